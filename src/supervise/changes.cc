@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Changes to a live run. RuntimeMaxUSec of a live scope can't be changed (measured), so what moves the backstop gets a
+// fresh scope: a new one in the run's slice, into which the processes are moved until the old one is empty.
+#include <algorithm>
+
+#include "supervise/refusal.h"
+#include "supervise/supervisor.h"
+
+namespace aw::supervise {
+namespace {
+
+/// A fork bomb outruns any number of rounds; anything else is over in two or three.
+constexpr int kMoveRounds = 200;
+
+void note_change(Details& what, const char* name, std::uint64_t before, std::uint64_t after) {
+  if (before == after) return;
+  what.emplace_back(std::string(name) + "_before", before);
+  what.emplace_back(name, after);
+}
+
+Details differences(const Limits& before, const Limits& after) {
+  Details what;
+  note_change(what, "memory_limit_bytes", before.memory.count(), after.memory.count());
+  note_change(what, "memory_headroom_bytes", before.effective_headroom().count(), after.effective_headroom().count());
+  note_change(what, "wall_clock_limit_usec", to_usec(before.wall_clock), to_usec(after.wall_clock));
+  note_change(what, "grace_usec", to_usec(before.grace), to_usec(after.grace));
+  note_change(what, "tasks_max", before.tasks_max, after.tasks_max);
+  note_change(what, "cpu_quota_per_sec_usec", to_usec(before.cpu_quota_per_second),
+              to_usec(after.cpu_quota_per_second));
+  note_change(what, "cpu_weight", before.cpu_weight.value_or(kUnlimited), after.cpu_weight.value_or(kUnlimited));
+  if (before.orphan_policy != after.orphan_policy) {
+    what.emplace_back("orphan_policy", std::string(to_string(after.orphan_policy)));
+  }
+  if (before.owner_policy != after.owner_policy) {
+    what.emplace_back("owner_policy", std::string(to_string(after.owner_policy)));
+  }
+  if (before.description != after.description) what.emplace_back("description", after.description);
+  if (before.labels != after.labels) {
+    for (const auto& [key, value] : after.labels) what.emplace_back("label_" + key, value);
+  }
+  return what;
+}
+
+/// What a port said, as an answer to whoever asked for the change; a refusal of ours stays what it is.
+Result<void> to_answer(const AnalysisId& id, Result<void> done) {
+  if (done || done.error().code.category() == refusal_category()) return done;
+  return refuse(Refusal::kScopeFailed, "the analysis \"" + id.text() + "\" stays as it was: " + done.error().message);
+}
+
+}  // namespace
+
+Run* Supervisor::find_changeable(const AnalysisId& id, Change change, Error& why) {
+  const auto it = by_id_.find(id);
+  if (it == by_id_.end()) {
+    why = refuse(Refusal::kNoSuchAnalysis, "no analysis \"" + id.text() + "\" is running");
+    return nullptr;
+  }
+  Run& run = *runs_.at(it->second);
+  const bool busy = run.rehousing || run.changing || (change != Change::kAttach && run.attaching > 0);
+  const bool emptied = run.emptied || run.settling;
+  if (run.phase == Phase::kRunning && !busy && !run.cause && !emptied) return &run;
+  if (busy && !run.cause && !emptied) {
+    why = refuse(Refusal::kScopeFailed, "another change of this analysis is under way; try again");
+    return nullptr;
+  }
+  const std::string state = run.cause ? "is being ended (" + std::string(to_string(run.cause->reason)) + ")"
+                            : emptied ? "has just ended"
+                                      : "is being placed; try again in a moment";
+  why = refuse(Refusal::kNoSuchAnalysis, "the analysis \"" + id.text() + "\" " + state);
+  return nullptr;
+}
+
+Result<void> Supervisor::move_all(Run& run, const std::string& slice, const std::string& scope) {
+  for (int round = 0; round < kMoveRounds; ++round) {
+    const auto pids = run.cgroup->read_processes();
+    if (!pids) return pids.error();
+    bool moved = false;
+    for (const pid_t pid : *pids) {
+      const auto where = ports_.processes.find_cgroup(pid);
+      if (!where || where->ends_with("/" + scope)) continue;
+      auto done = ports_.cgroups.move(pid, slice, scope);
+      if (!done && !says_gone(done.error())) return done;
+      moved = true;
+    }
+    if (!moved) return {};
+  }
+  return refuse(Refusal::kScopeFailed, "the tree forks faster than it can be moved");
+}
+
+void Supervisor::bring_back(Run& run, const std::string& scope) {
+  for (int round = 0; round < kMoveRounds; ++round) {
+    bool moved = false;
+    for (const ProcessStat& stat : ports_.processes.read_all()) {
+      const auto where = ports_.processes.find_cgroup(stat.pid);
+      if (stat.state == 'Z' || !where || !where->ends_with("/" + scope)) continue;
+      if (ports_.cgroups.move(stat.pid, run.slice, run.scope)) moved = true;
+    }
+    if (!moved) return;
+  }
+}
+
+void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span runtime_max, const Now& now,
+                         Rehoused done) {
+  // systemd wants one process to begin with: the leader, or whoever is left.
+  std::shared_ptr<ProcessHandle> first;
+  if (const auto pids = run.cgroup->read_processes(); pids && !pids->empty()) {
+    const auto leader = std::find(pids->begin(), pids->end(), run.leader_key.pid);
+    auto opened = ports_.processes.open(leader == pids->end() ? pids->front() : *leader);
+    if (opened) first = std::move(*opened);
+  }
+  const RunKey key = run.key;
+  if (!first) {
+    run.rehousing = false;
+    return done(&run, refuse(Refusal::kNoSuchAnalysis, "no process of it is left"), now);
+  }
+  run.rehousing = true;
+  const bool stays = slice == run.slice;
+  const ScopeOrder order{scope,
+                         slice,
+                         first.get(),
+                         runtime_max,
+                         run.limits.grace,
+                         stays,
+                         run.limits.description.empty() ? "Analysis " + run.id.text() : run.limits.description};
+  ports_.placer.request_scope(
+      order, [this, key, first, slice, scope, done = std::move(done)](Result<void> placed, const Now& when) {
+        finished_.clear();
+        const auto it = runs_.find(key);
+        if (it == runs_.end()) return done(nullptr, refuse(Refusal::kNoSuchAnalysis, "it ended meanwhile"), when);
+        Run& moved = *it->second;
+        if (moved.releasing && (moved.phase != Phase::kRunning || moved.cause)) {
+          // The kernel has killed a part of it meanwhile; what systemd has let out must not live on by halves.
+          ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
+          placed = refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile");
+        } else if (placed) {
+          placed = move_all(moved, slice, scope);
+          if (!placed && moved.releasing) bring_back(moved, scope);
+        }
+        placed = to_answer(moved.id, std::move(placed));
+        moved.rehousing = false;
+        if (placed) {
+          done(&moved, std::move(placed), when);
+          if (runs_.contains(key)) look(moved, when);  // What was passed over meanwhile.
+          return;
+        }
+        look(moved, when);  // Before anything that was put off: it may have ended by itself.
+        done(runs_.contains(key) ? &moved : nullptr, std::move(placed), when);
+      });
+}
+
+void Supervisor::request_unregister(const AnalysisId& id, const Now& now, Done done) {
+  finished_.clear();
+  Error why;
+  Run* run = find_changeable(id, Change::kOther, why);
+  if (run == nullptr) return done(why, now);
+  run->releasing = true;
+  // Out of the run's slice and its limits altogether.
+  rehouse(*run, ports_.placer.parent_slice(), shelter_unit(run->id, run->run_id), kForever, now,
+          [this, done = std::move(done)](Run* released, Result<void> moved, const Now& when) {
+            if (released == nullptr) return done(std::move(moved), when);
+            released->releasing = false;
+            if (!moved) {
+              if (released->put_off) cause(*released, *released->put_off, when);
+              return done(std::move(moved), when);
+            }
+            happen(*released, Happening::kReleased, when);
+            done({}, when);
+          });
+}
+
+void Supervisor::apply_deadline(Run& run, bool fresh_scope, const Now& now, Done done) {
+  run.deadline = add_span(run.registered_at, run.limits.wall_clock);
+  arm(run, Purpose::kDeadline, run.deadline);
+  const Instant end = add_span(run.deadline, run.limits.grace);
+  if (!fresh_scope && end <= run.backstop && !(end == kNever && run.backstop != kNever)) return done({}, now);
+  const Instant backstop = add_span(end, kBackstopMargin);
+  const Span runtime_max = backstop == kNever ? kForever : std::max(Span(1), backstop - now.monotonic);
+  const std::string scope = scope_unit(run.id, ++run.generation);
+  rehouse(run, run.slice, scope, runtime_max, now,
+          [scope, backstop, done = std::move(done)](Run* moved, Result<void> result, const Now& when) {
+            if (moved != nullptr && result) {
+              moved->scope = scope;
+              moved->backstop = backstop;
+            }
+            done(std::move(result), when);
+          });
+}
+
+void Supervisor::take_back(Run& run, const Limits& before) {
+  run.limits = before;
+  run.deadline = add_span(run.registered_at, before.wall_clock);
+  if (run.phase == Phase::kRunning) arm(run, Purpose::kDeadline, run.deadline);
+}
+
+void Supervisor::follow_policies(Run& run, const Limits& before, const Now& now) {
+  if (run.limits.owner_policy == OwnerPolicy::kIgnore) run.owner.reset();
+  if (run.limits.owner_policy != before.owner_policy && run.limits.owner_policy == OwnerPolicy::kKill) {
+    const auto leader = ports_.processes.find_stat(run.leader_key.pid);
+    if (leader && key_of(*leader) == run.leader_key) run.owner = find_owner(ports_.processes, *leader);
+    watch_owner(run);
+  }
+  if (run.limits.orphan_policy != before.orphan_policy && run.limits.orphan_policy == OrphanPolicy::kKill) {
+    run.orphans = {};  // Those that were only reported are dealt with now.
+    if (run.leader_end.ended) arm(run, Purpose::kLeaderConfirm, now.monotonic);
+  }
+}
+
+void Supervisor::request_extend(const AnalysisId& id, Span by, const Caller& caller, const Now& now, Done done) {
+  finished_.clear();
+  Error why;
+  Run* run = find_changeable(id, Change::kOther, why);
+  if (run == nullptr) return done(why, now);
+  if (by <= Span(0)) return done(refuse(Refusal::kInvalidOption, "a deadline is extended by more than 0"), now);
+  Limits wanted = run->limits;
+  wanted.wall_clock = by == kForever || wanted.wall_clock >= kForever - by ? kForever : wanted.wall_clock + by;
+  if (auto ok = check_limits(wanted, policy_.caps, caller, machine_.memory); !ok) return done(std::move(ok), now);
+  if (run->deadline == kNever) return done({}, now);  // There is none to extend.
+  const Limits before = std::exchange(run->limits, wanted);
+  const RunKey key = run->key;
+  apply_deadline(*run, false, now,
+                 [this, key, by, before, done = std::move(done)](Result<void> result, const Now& when) {
+                   if (const auto it = runs_.find(key); it != runs_.end()) {
+                     if (result) chronicle_.extended(*it->second, by, when);
+                     if (!result) take_back(*it->second, before);
+                   }
+                   done(std::move(result), when);
+                 });
+}
+
+void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, const Caller& caller, const Now& now,
+                                    Done done) {
+  finished_.clear();
+  Error why;
+  Run* run = find_changeable(id, Change::kOther, why);
+  if (run == nullptr) return done(why, now);
+  if (auto ok = check_limits(limits, policy_.caps, caller, machine_.memory); !ok) return done(std::move(ok), now);
+
+  const Limits before = std::exchange(run->limits, limits);
+  const RunKey key = run->key;
+  if (limits.memory < before.memory && has_more_than_allowed(*run)) {
+    // systemd would have the kernel kill it at the new ceiling: it gets its SIGTERM below the old one.
+    run->memory.still_held_to = before;
+    chronicle_.limits_changed(*run, differences(before, limits), now);
+    cause(*run, {Reason::kMemory, "unreclaimable memory was above the new limit", false}, now);
+    return done({}, now);
+  }
+  run->changing = true;
+  // A limit below what it has now takes effect at once, not at its next allocation.
+  run->memory.next_look = now.monotonic;
+  const auto finish = [this, key, before, done = std::move(done)](Result<void> result, const Now& when) {
+    const auto it = runs_.find(key);
+    if (it != runs_.end()) {
+      it->second->changing = false;
+      if (result) {
+        chronicle_.limits_changed(*it->second, differences(before, it->second->limits), when);
+        follow_policies(*it->second, before, when);
+      } else {
+        take_back(*it->second, before);
+      }
+      arm(*it->second, Purpose::kMemoryLook, when.monotonic);
+    }
+    done(std::move(result), when);
+  };
+  const bool time_changed = before.wall_clock != limits.wall_clock || before.grace != limits.grace;
+  const bool fresh_scope = before.grace != limits.grace;  // TimeoutStopUSec of a live scope can't be changed either.
+  ports_.placer.request_limits(
+      run->slice, slice_limits(*run),
+      [this, key, time_changed, fresh_scope, before, finish](Result<void> set, const Now& when) {
+        finished_.clear();
+        const auto it = runs_.find(key);
+        if (it == runs_.end() || it->second->phase != Phase::kRunning) {
+          return finish(refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile"), when);
+        }
+        if (!set) return finish(to_answer(it->second->id, std::move(set)), when);
+        if (!time_changed) return finish({}, when);
+        apply_deadline(*it->second, fresh_scope, when, [this, key, finish](Result<void> moved, const Now& then) {
+          const bool failed = !moved;
+          finish(std::move(moved), then);
+          const auto found = runs_.find(key);
+          if (failed && found != runs_.end()) {  // systemd has the new ones already.
+            ports_.placer.request_limits(found->second->slice, slice_limits(*found->second),
+                                         [](const Result<void>&, const Now&) {});
+          }
+        });
+      });
+}
+
+}  // namespace aw::supervise

@@ -1,0 +1,622 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What can be changed about a live run, what happens to it meanwhile, and what is left of a change that fails.
+#include "testing/run_fixture.h"
+
+namespace aw::supervise {
+namespace {
+
+using std::chrono::minutes;
+using std::chrono::seconds;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::mib;
+using testing::OnTerm;
+using ::testing::Pair;
+using testing::refusal_of;
+using testing::Reply;
+using ::testing::SizeIs;
+using testing::ToldToEnd;
+using testing::World;
+
+constexpr Span kLimit = minutes{30};
+constexpr Span kGrace = seconds{10};
+
+class AChangingRun : public testing::ARun {
+ protected:
+  using ARun::ARun;
+
+  static Reply new_reply() { return std::make_shared<std::optional<Result<void>>>(); }
+  Reply unregister() {
+    const Reply reply = new_reply();
+    supervisor.request_unregister(World::id("job"), world.now(), World::keep(reply));
+    world.deliver();
+    return reply;
+  }
+  Reply set(const Limits& limits) {
+    const Reply reply = new_reply();
+    supervisor.request_set_limits(World::id("job"), limits, world.caller(), world.now(), World::keep(reply));
+    world.deliver();
+    return reply;
+  }
+  Reply extend(Span by) {
+    const Reply reply = new_reply();
+    supervisor.request_extend(World::id("job"), by, world.caller(), world.now(), World::keep(reply));
+    world.deliver();
+    return reply;
+  }
+  Reply attach(pid_t pid) {
+    const Reply reply = new_reply();
+    supervisor.request_attach(World::id("job"), world.handle(pid), world.caller(), world.now(), World::keep(reply));
+    world.deliver();
+    return reply;
+  }
+  static bool done(const Reply& reply) { return reply->has_value() && (*reply)->has_value(); }
+  static bool failed(const Reply& reply) { return reply->has_value() && !(*reply)->has_value(); }
+  void fail_what_waits() {
+    world.placer.fail("no");
+    world.placer.release();
+    world.deliver();
+  }
+  std::string cgroup_of(pid_t pid) { return world.process(pid).cgroup; }
+};
+
+// ---- unregistering ----
+
+TEST_F(AChangingRun, LivesOnWithoutLimitsWhenItIsUnregistered) {
+  EXPECT_TRUE(done(unregister()));
+  world.advance(2 * kLimit);
+
+  for (const pid_t pid : {leader, child}) {
+    expect_left_alone(pid);
+    EXPECT_THAT(cgroup_of(pid), ::testing::StartsWith("/analysis.slice/analysis-job-r"));
+  }
+  EXPECT_THAT(world.kinds("job"), ElementsAre(EventKind::kRegistered, EventKind::kUnregistered));
+  EXPECT_FALSE(world.has_slice("job"));
+  EXPECT_EQ(find(), nullptr);
+  EXPECT_EQ(world.placer.orders.back().runtime_max, kForever);
+}
+
+TEST_F(AChangingRun, TakesItsForksAlongWhenItIsUnregistered) {
+  std::vector<pid_t> forked;
+  world.cgroups.before_move = [&](pid_t pid) {
+    if (forked.size() < 5) forked.push_back(world.spawn(pid));
+  };
+
+  EXPECT_TRUE(done(unregister()));
+
+  for (const pid_t pid : forked) expect_left_alone(pid);
+}
+
+TEST_F(AChangingRun, MayBeRegisteredAgainAfterItWasUnregistered) {
+  unregister();
+
+  world.register_run("job", leader);
+
+  EXPECT_EQ(cgroup_of(leader), scope_path());
+  EXPECT_EQ(cgroup_of(child), scope_path());
+}
+
+TEST_F(AChangingRun, IsNotEndedByADeadlineThatPassesWhileItIsReleased) {
+  world.placer.hold();
+  const Reply reply = unregister();
+  advance_to(kLimit + seconds{1});
+  expect_left_alone(leader);
+
+  world.placer.release();
+  world.advance(seconds{20});
+
+  EXPECT_TRUE(done(reply));
+  expect_left_alone(leader);
+  EXPECT_EQ(end_of(), std::nullopt);
+}
+
+TEST_F(AChangingRun, IsEndedByADeadlineThatPassedWhenItsReleaseFails) {
+  world.placer.hold();
+  const Reply reply = unregister();
+  advance_to(kLimit + seconds{1});
+
+  fail_what_waits();
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, GoesOnWhenItsReleaseFails) {
+  world.placer.hold();
+  const Reply reply = unregister();
+  fail_what_waits();
+
+  EXPECT_EQ(refusal_of(*reply), Refusal::kScopeFailed);
+  EXPECT_THAT((*reply)->error().message, HasSubstr("\"job\" stays as it was: no"));
+  expect_left_alone(leader);
+  EXPECT_EQ(cgroup_of(leader), scope_path());
+  advance_to(kLimit);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, IsWholeAgainWhenItsReleaseFailsHalfWay) {
+  world.cgroups.immovable = {child};
+
+  EXPECT_EQ(refusal_of(*unregister()), Refusal::kScopeFailed);
+
+  EXPECT_EQ(cgroup_of(leader), scope_path());
+  EXPECT_EQ(cgroup_of(child), scope_path());
+  advance_to(kLimit);
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, ThatEndsWhileItIsReleasedHasEnded) {
+  world.placer.hold();
+  const Reply reply = unregister();
+  world.exit(child);
+  world.exit(leader, 1);
+  world.advance(seconds{5});
+  world.placer.release();
+  world.advance(seconds{5});
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_EQ(end_of(), Reason::kExited);
+}
+
+TEST_F(AChangingRun, ThatTheKernelHitsWhileItIsReleasedDoesNotLiveOnByHalves) {
+  const pid_t attached = world.spawn(world.user_shell);
+  ASSERT_TRUE(done(attach(attached)));
+  world.placer.hold();
+  const Reply reply = unregister();
+
+  world.oom_kill("job", World::scope_name("job"));
+  world.advance(seconds{1});
+  world.placer.release();
+  world.advance(seconds{1});
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_FALSE(world.alive(attached));
+  EXPECT_EQ(end_of(), Reason::kOom);
+}
+
+TEST_F(AChangingRun, IsNotUnregisteredOnceItsEndIsAnnounced) {
+  set_on_term(OnTerm::kIgnores);
+  end();
+
+  EXPECT_EQ(refusal_of(*unregister()), Refusal::kNoSuchAnalysis);
+  world.advance(kGrace);
+  EXPECT_EQ(end_of(), Reason::kRequested);
+}
+
+// ---- limits ----
+
+TEST_F(AChangingRun, HasItsNewLimitsInForceAndOnRecord) {
+  Limits limits;
+  limits.memory = mib(1024);
+  limits.tasks_max = 12;
+  limits.description = "smaller";
+
+  EXPECT_TRUE(done(set(limits)));
+
+  EXPECT_EQ(world.slice("job").limits.tripwire, mib(1024));
+  EXPECT_EQ(world.slice("job").limits.ceiling, mib(1024 + 128));
+  EXPECT_EQ(world.slice("job").limits.tasks_max, 12);
+  const auto changed = world.records("job", EventKind::kLimitsChanged);
+  ASSERT_THAT(changed, SizeIs(1));
+  EXPECT_THAT(changed[0].details, Contains(Pair("memory_limit_bytes", DetailValue(mib(1024).count()))));
+  EXPECT_THAT(changed[0].details, Contains(Pair("memory_limit_bytes_before", DetailValue(mib(2048).count()))));
+  EXPECT_THAT(changed[0].details, Contains(Pair("description", DetailValue(std::string("smaller")))));
+}
+
+TEST_F(AChangingRun, IsEndedAtOnceByALimitBelowWhatItHas) {
+  world.use_memory("job", mib(1500));
+  Limits limits;
+  limits.memory = mib(1024);
+
+  set_on_term(testing::OnTerm::kIgnores);
+  EXPECT_TRUE(done(set(limits)));
+  world.advance(seconds{5});
+
+  // The kernel would kill it at the new ceiling before it could hear of its end.
+  EXPECT_EQ(world.slice("job").limits.ceiling, mib(2048 + 256));
+  EXPECT_EQ(world.slice("job").tripwire, mib(2048 + 128));
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
+  EXPECT_THAT(world.kinds("job"), ElementsAre(EventKind::kRegistered, EventKind::kLimitsChanged, EventKind::kEnding));
+  world.advance(seconds{20});
+  EXPECT_EQ(end_of(), Reason::kMemory);
+  EXPECT_EQ(end_record().memory_limit, mib(1024));
+}
+
+TEST_F(AChangingRun, IsEndedAtItsNewDeadline) {
+  Limits limits;
+  limits.wall_clock = minutes{10};
+
+  EXPECT_TRUE(done(set(limits)));
+  advance_to(minutes{10} - Span(1));
+  expect_left_alone(leader);
+  world.advance(Span(1));
+
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+  EXPECT_THAT(world.placer.orders, SizeIs(2));  // The bystander's and this: the backstop is later, and stays.
+}
+
+TEST_F(AChangingRun, IsEndedAtOnceByADeadlineThatHasPassed) {
+  advance_to(minutes{11});
+  Limits limits;
+  limits.wall_clock = minutes{10};
+
+  set(limits);
+  world.advance(Span(1));
+
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, HasNoDeadlineOnceThatIsLifted) {
+  Limits limits;
+  limits.wall_clock = kForever;
+
+  EXPECT_TRUE(done(set(limits)));
+  world.advance(std::chrono::hours{20});
+
+  expect_left_alone(leader);
+  EXPECT_EQ(world.placer.orders.back().runtime_max, kForever);
+  EXPECT_EQ(cgroup_of(leader), scope_path(World::scope_name("job", 2)));
+  EXPECT_EQ(cgroup_of(child), scope_path(World::scope_name("job", 2)));
+}
+
+TEST_F(AChangingRun, GetsAFreshScopeForANewGrace) {
+  set_on_term(OnTerm::kIgnores);
+  Limits limits;
+  limits.grace = seconds{3};
+
+  EXPECT_TRUE(done(set(limits)));
+  EXPECT_EQ(world.placer.orders.back().stop_timeout, seconds{3});
+  end();
+  world.advance(seconds{3});
+
+  EXPECT_EQ(end_of(), Reason::kRequested);
+  EXPECT_EQ(end_record().unit, World::scope_name("job", 2));
+}
+
+TEST_F(AChangingRun, KeepsItsLimitsWhenTheNewOnesAreRefused) {
+  Limits zero;
+  zero.wall_clock = Span(0);
+  EXPECT_EQ(refusal_of(*set(zero)), Refusal::kInvalidOption);
+
+  world.placer.hold();
+  Limits limits;
+  limits.memory = mib(1024);
+  limits.wall_clock = minutes{5};
+  const Reply reply = set(limits);
+  fail_what_waits();
+
+  EXPECT_EQ(refusal_of(*reply), Refusal::kScopeFailed);
+  EXPECT_EQ(find()->limits, Limits());
+  EXPECT_THAT(world.records("job", EventKind::kLimitsChanged), SizeIs(0));
+  advance_to(minutes{6});
+  expect_left_alone(leader);
+}
+
+TEST_F(AChangingRun, KeepsItsLimitsWhenItsFreshScopeFails) {
+  Limits limits;
+  limits.memory = mib(1024);
+  limits.wall_clock = 2 * kLimit;
+  world.placer.hold();
+  const Reply reply = set(limits);
+  world.placer.answer();
+  fail_what_waits();
+
+  EXPECT_EQ(refusal_of(*reply), Refusal::kScopeFailed);
+  EXPECT_EQ(find()->limits, Limits());
+  EXPECT_EQ(world.slice("job").limits.tripwire, mib(2048));
+  advance_to(kLimit);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, IsChangedByOneAtATime) {
+  world.placer.hold();
+  Limits limits;
+  limits.grace = seconds{3};
+  const Reply first = set(limits);
+  const Reply second = set(Limits());
+  const Reply third = unregister();
+  world.placer.release();
+  world.deliver();
+
+  EXPECT_TRUE(done(first));
+  for (const Reply& refused : {second, third}) {
+    EXPECT_EQ(refusal_of(*refused), Refusal::kScopeFailed);
+    ASSERT_TRUE(failed(refused));
+    EXPECT_EQ((*refused)->error().message, "another change of this analysis is under way; try again");
+  }
+  EXPECT_TRUE(done(unregister()));
+  expect_left_alone(leader);
+}
+
+TEST_F(AChangingRun, ThatIsEndedWhileItIsChangedIsNotToBeTriedAgain) {
+  set_on_term(OnTerm::kIgnores);
+  world.placer.hold();
+  Limits limits;
+  limits.memory = mib(1024);
+  set(limits);
+  end();
+
+  EXPECT_EQ(refusal_of(*extend(seconds{1})), Refusal::kNoSuchAnalysis);
+  world.placer.release();
+  world.advance(kGrace);
+}
+
+TEST_F(AChangingRun, ThatEndsWhileItIsChangedHasEnded) {
+  world.placer.hold();
+  Limits limits;
+  limits.memory = mib(1024);
+  const Reply reply = set(limits);
+  end();
+  world.placer.release();
+  world.deliver();
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_EQ(end_of(), Reason::kRequested);
+}
+
+TEST_F(AChangingRun, IsOrphanedByItsOwnerOnceThatPolicyIsSet) {
+  Limits limits;
+  limits.owner_policy = OwnerPolicy::kIgnore;
+  set(limits);
+  limits.owner_policy = OwnerPolicy::kKill;
+  set(limits);
+
+  world.exit(owner);
+  world.advance(seconds{1});
+
+  EXPECT_EQ(end_of(), Reason::kOrphaned);
+}
+
+TEST_F(AChangingRun, OutlivesItsOwnerOnceThatPolicyIsSet) {
+  Limits limits;
+  limits.owner_policy = OwnerPolicy::kIgnore;
+  set(limits);
+
+  world.exit(owner);
+  world.advance(seconds{10});
+
+  expect_left_alone(leader);
+}
+
+// ---- deadlines ----
+
+TEST_F(AChangingRun, IsExtendedWithinItsBackstopAsItIs) {
+  EXPECT_TRUE(done(extend(seconds{15})));
+
+  EXPECT_THAT(world.placer.orders, SizeIs(2));
+  advance_to(kLimit + seconds{15} - Span(1));
+  expect_left_alone(leader);
+  world.advance(Span(1));
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+  EXPECT_THAT(world.records("job", EventKind::kExtended).at(0).details,
+              Contains(Pair("extended_by_usec", DetailValue(std::uint64_t{15'000'000}))));
+}
+
+TEST_F(AChangingRun, IsExtendedPastItsBackstopInAFreshScope) {
+  advance_to(minutes{20});
+
+  EXPECT_TRUE(done(extend(minutes{10})));
+
+  EXPECT_EQ(world.placer.orders.back().scope, World::scope_name("job", 2));
+  EXPECT_EQ(world.placer.orders.back().runtime_max, minutes{20} + kGrace + Supervisor::kBackstopMargin);
+  for (const pid_t pid : {leader, child}) EXPECT_EQ(cgroup_of(pid), scope_path(World::scope_name("job", 2)));
+  EXPECT_EQ(find()->limits.wall_clock, minutes{40});
+  advance_to(minutes{40} - Span(1));
+  expect_left_alone(leader);
+  world.advance(Span(1));
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, IsExtendedWithinItsNewBackstopAsItIs) {
+  extend(minutes{10});
+
+  EXPECT_TRUE(done(extend(seconds{15})));
+  EXPECT_THAT(world.placer.orders, SizeIs(3));
+  EXPECT_TRUE(done(extend(seconds{1})));
+  EXPECT_THAT(world.placer.orders, SizeIs(4));
+}
+
+TEST_F(AChangingRun, KeepsItsDeadlineWhenItsFreshScopeFails) {
+  world.placer.hold();
+  const Reply reply = extend(minutes{10});
+  fail_what_waits();
+
+  EXPECT_EQ(refusal_of(*reply), Refusal::kScopeFailed);
+  EXPECT_THAT(world.records("job", EventKind::kExtended), SizeIs(0));
+  advance_to(kLimit);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, ThatEndsWhileItIsExtendedHasEnded) {
+  world.placer.hold();
+  const Reply reply = extend(minutes{10});
+  world.exit(child);
+  world.exit(leader);
+  world.advance(seconds{10});
+  world.placer.release();
+  world.advance(seconds{10});
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_EQ(end_of(), Reason::kExited);
+}
+
+TEST_F(AChangingRun, IsNotExtendedByNothingNorByMoreThanIsAllowed) {
+  Policy policy;
+  policy.caps.wall_clock = minutes{45};
+  supervisor.set_policy(policy);
+
+  EXPECT_EQ(refusal_of(*extend(Span(0))), Refusal::kInvalidOption);
+  EXPECT_EQ(refusal_of(*extend(-seconds{1})), Refusal::kInvalidOption);
+  EXPECT_EQ(refusal_of(*extend(minutes{16})), Refusal::kLimitTooHigh);
+  EXPECT_TRUE(done(extend(minutes{15})));
+}
+
+TEST_F(AChangingRun, IsExtendedWithoutEnd) {
+  EXPECT_TRUE(done(extend(kForever)));
+
+  EXPECT_EQ(find()->deadline, kNever);
+  EXPECT_TRUE(done(extend(minutes{1})));
+  world.advance(std::chrono::hours{20});
+  expect_left_alone(leader);
+}
+
+TEST_F(AChangingRun, ThatIsNoneIsToldSo) {
+  const Reply reply = new_reply();
+
+  supervisor.request_extend(World::id("nothing"), seconds{1}, world.caller(), world.now(), World::keep(reply));
+  EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
+  supervisor.request_unregister(World::id("nothing"), world.now(), World::keep(reply));
+  EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
+  supervisor.request_set_limits(World::id("nothing"), {}, world.caller(), world.now(), World::keep(reply));
+  EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
+  EXPECT_FALSE(supervisor.end(World::id("nothing"), "", world.now()));
+}
+
+// ---- attaching ----
+
+class AnAttachedProcess : public AChangingRun {
+ protected:
+  const pid_t helper = world.spawn(world.user_shell, "helper");
+  const pid_t helpers_child = world.spawn(helper);
+};
+
+TEST_F(AnAttachedProcess, IsInTheRunWithItsTree) {
+  EXPECT_TRUE(done(attach(helper)));
+
+  EXPECT_EQ(cgroup_of(helper), scope_path(World::scope_name("job", 2)));
+  EXPECT_TRUE(cgroup_of(helpers_child).starts_with("/analysis.slice/" + World::slice_name("job") + "/"));
+  world.advance(minutes{1});
+  expect_left_alone(helper);  // Nobody's orphan.
+  expect_left_alone(helpers_child);
+}
+
+TEST_F(AnAttachedProcess, IsEndedWithTheRun) {
+  set_on_term(OnTerm::kIgnores);
+  attach(helper);
+
+  advance_to(kLimit);
+
+  for (const pid_t pid : {leader, child, helper, helpers_child}) EXPECT_THAT(world.signals_to(pid), ToldToEnd());
+  world.advance(kGrace);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AnAttachedProcess, ThatComesWhileTheRunIsEndedIsToldOnceAndNobodyElseAgain) {
+  set_on_term(OnTerm::kIgnores);
+  world.placer.hold();
+  const Reply reply = attach(helper);
+  end();
+  world.placer.release();
+  world.deliver();
+
+  for (const pid_t pid : {leader, child, helper, helpers_child}) EXPECT_THAT(world.signals_to(pid), ToldToEnd());
+  world.advance(kGrace);
+  EXPECT_EQ(end_of(), Reason::kRequested);
+}
+
+TEST_F(AnAttachedProcess, ThatComesWhenTheTreeHasJustEmptiedIsNotLost) {
+  world.placer.answers_settled = false;
+  world.process(owner).reaps = testing::Reaps::kAtOnce;
+  world.exit(child);
+  world.exit(leader);
+  world.deliver();
+
+  const Reply reply = attach(helper);
+  world.advance(seconds{20});
+
+  // Either it was refused, and lives; or it belongs to a run without a leader, and was ended by the rule.
+  if (done(reply)) {
+    EXPECT_THAT(world.signals_to(helper), ToldToEnd());
+    EXPECT_EQ(end_of(), Reason::kOrphaned);
+  } else {
+    expect_left_alone(helper);
+  }
+}
+
+TEST_F(AnAttachedProcess, IsNoneIfItDiesMeanwhile) {
+  world.placer.hold();
+  const Reply reply = attach(helper);
+  world.exit(helpers_child);
+  world.exit(helper);
+  world.advance(seconds{1});
+  world.placer.release();
+  world.advance(seconds{1});
+
+  EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchProcess);
+  EXPECT_EQ(find()->state(), State::kRunning);
+}
+
+TEST_F(AnAttachedProcess, GoesBackWhereItCameFromWhenItsTreeCannotBeMoved) {
+  const std::string home = cgroup_of(helper);
+  world.cgroups.immovable = {helpers_child};
+
+  EXPECT_EQ(refusal_of(*attach(helper)), Refusal::kScopeFailed);
+  world.advance(seconds{1});
+
+  EXPECT_EQ(cgroup_of(helper), home);
+  end();
+  world.advance(seconds{20});
+  expect_left_alone(helper);
+  expect_left_alone(helpers_child);
+}
+
+TEST_F(AnAttachedProcess, IsNotEndedWithARunThatEndsMeanwhile) {
+  world.placer.hold();
+  const Reply reply = attach(helper);
+  world.kill(child, SIGKILL);
+  world.kill(leader, SIGKILL);
+  world.deliver();
+  EXPECT_EQ(end_of(), std::nullopt);  // Its slice is not removed while somebody is on the way in.
+  world.placer.release();
+  world.advance(minutes{1});
+
+  EXPECT_TRUE(done(reply));
+  EXPECT_EQ(end_of(), Reason::kOrphaned);
+}
+
+TEST_F(AnAttachedProcess, IsRefusedWhereItIsAMemberOrForbidden) {
+  EXPECT_EQ(refusal_of(*attach(child)), Refusal::kProcessAlreadyRegistered);
+  EXPECT_EQ(refusal_of(*attach(bystander)), Refusal::kProcessAlreadyRegistered);
+  EXPECT_EQ(refusal_of(*attach(World::kInit)), Refusal::kProtectedProcess);
+}
+
+TEST_F(AnAttachedProcess, MovesAlongIntoAFreshScope) {
+  attach(helper);
+
+  EXPECT_TRUE(done(extend(minutes{10})));
+
+  for (const pid_t pid : {leader, child, helper, helpers_child}) {
+    EXPECT_EQ(cgroup_of(pid), scope_path(World::scope_name("job", 3)));
+  }
+  world.advance(minutes{1});
+  expect_left_alone(helper);
+}
+
+TEST_F(AnAttachedProcess, IsReleasedWithTheRun) {
+  attach(helper);
+
+  EXPECT_TRUE(done(unregister()));
+  world.advance(minutes{1});
+
+  expect_left_alone(helper);
+  expect_left_alone(helpers_child);
+}
+
+TEST_F(AnAttachedProcess, IsNotStoppedByAReleaseThatWasAskedMeanwhile) {
+  world.placer.hold();
+  const Reply attached = attach(helper);
+  const Reply released = unregister();
+  world.placer.release();
+  world.advance(seconds{1});
+
+  EXPECT_TRUE(done(attached));
+  EXPECT_EQ(refusal_of(*released), Refusal::kScopeFailed);
+  expect_left_alone(helper);
+}
+
+}  // namespace
+}  // namespace aw::supervise

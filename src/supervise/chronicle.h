@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "supervise/event_record.h"
+#include "supervise/ports.h"
+#include "supervise/run.h"
+
+namespace aw::supervise {
+
+/// Writes what happens to runs as records: the one place where an EventRecord is filled.
+class Chronicle {
+ public:
+  Chronicle(Identity& identity, const Processes& processes, Recorder& recorder)
+      : identity_(identity), processes_(processes), recorder_(recorder) {}
+
+  void registered(const Run& run, const Now& now);
+  void unregistered(const Run& run, const Now& now);
+  void limits_changed(const Run& run, Details what, const Now& now);
+  void extended(const Run& run, Span by, const Now& now);
+  void orphan_found(const Run& run, const ProcessStat& orphan, const Now& now);
+  /// The intent, with what is known at this moment. Bounded work: nothing here waits, and it precedes a signal.
+  void ending(const Run& run, const Now& now);
+  void escalated(const Run& run, const Now& now);
+  void unkillable(const Run& run, const Now& now);
+  void ended(const Run& run, Reason reason, const Now& now);
+  void unreaped(const EventRecord& end, std::span<const ProcessStat> zombies, const Now& now);
+  void daemon(EventKind kind, const std::string& version, const Now& now);
+
+  /// The record of the end that ended() wrote last, for what is found out after it.
+  const EventRecord& last_end() const { return last_end_; }
+
+ private:
+  EventRecord begin(EventKind kind, const Now& now);
+  EventRecord begin(const Run& run, EventKind kind, const Now& now);
+  void add_evidence(EventRecord& event, const Run& run);
+  void add_members(EventRecord& event, const Run& run);
+
+  Identity& identity_;
+  const Processes& processes_;
+  Recorder& recorder_;
+  EventRecord last_end_;
+};
+
+}  // namespace aw::supervise

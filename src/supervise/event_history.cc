@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "supervise/event_history.h"
+
+#include <algorithm>
+
+namespace aw::supervise {
+
+namespace {
+constexpr Span kDay = std::chrono::hours{24};
+constexpr std::size_t kMaxKills = 1'000'000;  // A day of 11 kills a second; beyond that the count is a lower bound.
+}  // namespace
+
+void EventHistory::add(const EventRecord& event) {
+  events_.push_back(event);
+  if (events_.size() > kCapacity) events_.pop_front();
+  if (event.kind == EventKind::kEnded && event.reason != Reason::kExited) {
+    while (!kills_.empty() && kills_.front() + kDay < event.occurred_at) kills_.pop_front();
+    kills_.push_back(event.occurred_at);
+    if (kills_.size() > kMaxKills) kills_.pop_front();
+  }
+}
+
+std::vector<const EventRecord*> EventHistory::find(const EventFilter& filter) const {
+  std::vector<const EventRecord*> found;
+  for (auto it = events_.rbegin(); it != events_.rend() && found.size() < filter.limit; ++it) {
+    if (filter.since && it->occurred_at < *filter.since) continue;
+    if (filter.analysis_id && it->registered_as != *filter.analysis_id) continue;
+    if (filter.reason && it->reason != filter.reason) continue;
+    if (filter.kind && it->kind != *filter.kind) continue;
+    if (filter.visible && !filter.visible(*it)) continue;
+    found.push_back(&*it);
+  }
+  return found;
+}
+
+std::uint32_t EventHistory::kills_last_24h(WallTime now) const {
+  return static_cast<std::uint32_t>(
+      std::count_if(kills_.begin(), kills_.end(), [&](WallTime when) { return when + kDay >= now; }));
+}
+
+}  // namespace aw::supervise

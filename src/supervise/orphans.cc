@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Orphans beside a living leader, and what a leader leaves behind. A look is confirmed by a second one, by pid and
+// start time, before anything is done.
+#include <algorithm>
+#include <csignal>
+
+#include "supervise/supervisor.h"
+
+namespace aw::supervise {
+namespace {
+
+constexpr int kTermThenContinue[] = {SIGTERM, SIGCONT};
+constexpr int kKill[] = {SIGKILL};
+
+bool contains(const std::vector<ProcessKey>& keys, const ProcessKey& key) {
+  return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
+
+}  // namespace
+
+std::vector<ProcessStat> Supervisor::read_members(const Run& run) const {
+  std::vector<ProcessStat> members;
+  const auto pids = run.cgroup->read_processes();
+  if (!pids) return members;
+  members.reserve(pids->size());
+  for (const pid_t pid : *pids) {
+    if (auto stat = ports_.processes.find_stat(pid)) members.push_back(std::move(*stat));
+  }
+  return members;
+}
+
+void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
+  if (run.phase != Phase::kRunning) return;
+  if (!confirming) arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
+  if (run.rehousing) return;
+  if (run.leader_end.ended) return report_leftovers(run, now);
+  const auto members = read_members(run);
+  const auto roots = run.roots();
+  const auto orphans = find_orphans(members, roots);
+  run.orphans.count = static_cast<std::uint32_t>(orphans.size());
+  std::erase_if(run.orphans.reported, [&](const auto& entry) { return !contains(orphans, entry.first); });
+  std::vector<ProcessKey> suspects;
+  for (const ProcessKey& orphan : orphans) {
+    if (run.orphans.reported.contains(orphan)) continue;
+    if (!contains(run.orphans.suspects, orphan)) {
+      suspects.push_back(orphan);
+      continue;
+    }
+    const auto stat = std::find_if(members.begin(), members.end(),
+                                   [&](const ProcessStat& member) { return key_of(member) == orphan; });
+    if (stat != members.end()) deal_with_orphan(run, *stat, members, now);
+  }
+  run.orphans.suspects = std::move(suspects);
+  if (!run.orphans.suspects.empty()) arm(run, Purpose::kOrphanConfirm, now.monotonic + policy_.orphans.confirmation);
+}
+
+void Supervisor::deal_with_orphan(Run& run, const ProcessStat& orphan, const std::vector<ProcessStat>& members,
+                                  const Now& now) {
+  const bool kills = run.limits.orphan_policy == OrphanPolicy::kKill;
+  run.orphans.reported[key_of(orphan)] = kills ? add_span(now.monotonic, run.limits.grace) : kNever;
+  chronicle_.orphan_found(run, orphan, now);
+  if (!kills) return;
+  const auto roots = run.roots();
+  for (const ProcessKey& process : subtree_of(orphan.pid, members, roots)) {
+    (void)ports_.processes.signal_member(process.pid, run.cgroup->path(), kTermThenContinue);  // Gone is fine.
+  }
+  arm_orphan_kill(run);
+}
+
+void Supervisor::arm_orphan_kill(Run& run) {
+  Instant earliest = kNever;
+  for (const auto& [orphan, due] : run.orphans.reported) earliest = std::min(earliest, due);
+  arm(run, Purpose::kOrphanKill, earliest);
+}
+
+void Supervisor::kill_orphans(Run& run, const Now& now) {
+  if (run.phase != Phase::kRunning || run.limits.orphan_policy != OrphanPolicy::kKill) return;
+  const auto members = read_members(run);
+  const auto roots = run.roots();
+  for (const ProcessKey& orphan : find_orphans(members, roots)) {
+    const auto reported = run.orphans.reported.find(orphan);
+    if (reported == run.orphans.reported.end() || reported->second > now.monotonic) continue;  // In its own grace.
+    for (const ProcessKey& process : subtree_of(orphan.pid, members, roots)) {
+      (void)ports_.processes.signal_member(process.pid, run.cgroup->path(), kKill);
+    }
+  }
+  // Each is killed when its own grace has passed, and again if it outlives that.
+  for (auto& [orphan, due] : run.orphans.reported) {
+    if (due <= now.monotonic) due = now.monotonic + kKillPatience;
+  }
+  arm_orphan_kill(run);
+}
+
+void Supervisor::report_leftovers(Run& run, const Now& now) {
+  const auto members = read_members(run);
+  std::map<ProcessKey, Instant> reported;
+  for (const ProcessStat& member : members) {
+    if (!run.orphans.reported.contains(key_of(member))) chronicle_.orphan_found(run, member, now);
+    reported[key_of(member)] = kNever;
+  }
+  run.orphans.reported = std::move(reported);  // The dead are forgotten: there may be any number of them.
+  run.orphans.count = static_cast<std::uint32_t>(members.size());
+}
+
+}  // namespace aw::supervise

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the heart needs from outside, in its own words. The real ones live in cgroup/, process/, systemd/ and
+// journal/; testing/ has a small world with memory. A run's cgroup is a handle that the heart is given: it does not
+// know whether a slice, a scope or a leaf of a delegated tree is behind it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "supervise/event_record.h"
+#include "supervise/limits.h"
+#include "supervise/memory.h"
+#include "supervise/orphan_rule.h"
+
+namespace aw::supervise {
+
+/// Names one run, never another one: counted up from 1, not reused. What arrives late for a run that ended finds
+/// nothing under its key.
+using RunKey = std::uint64_t;
+
+/// Called from the loop when a request is done, or has failed; never from within the request itself.
+using Done = std::function<void(Result<void>, const Now&)>;
+
+/// True for the errors by which a held cgroup or process says that it is gone (ENODEV, ENOENT, ESRCH): an outcome.
+bool says_gone(const Error& error);
+
+/// What the kernel has counted for a run, readable also when the run is over. A value that could not be read is
+/// absent.
+struct Counters {
+  std::optional<Bytes> memory_current;
+  std::optional<Bytes> memory_peak;  ///< page cache included
+  std::optional<Span> cpu;
+  std::optional<std::uint64_t> tasks;          ///< zombies included, other than in read_processes()
+  std::optional<std::uint64_t> tasks_refused;  ///< forks that failed at the task limit (pids.events)
+};
+
+/// One run's cgroup, held by descriptor: no path is resolved again, so a cgroup that was made anew under the same
+/// name is never meant.
+class RunCgroup {
+ public:
+  virtual ~RunCgroup() = default;
+  virtual const std::string& path() const = 0;  ///< below the cgroup root, as /proc/PID/cgroup shows it; to compare
+  virtual Result<MemoryEvents> read_memory_events() const = 0;
+  virtual Result<MemoryStat> read_memory_stat() const = 0;
+  virtual Result<MemoryPressure> read_memory_pressure() const = 0;
+  virtual Result<bool> read_populated() const = 0;
+  /// All processes of all its scopes, ascending, each once. Zombies are not among them.
+  virtual Result<std::vector<pid_t>> read_processes() const = 0;
+  virtual Counters read_counters() const = 0;
+  virtual Result<void> write_tripwire(Bytes limit) = 0;  ///< memory.high, at once; lasts until systemd writes its own
+  virtual Result<void> write_kill() = 0;                 ///< cgroup.kill: atomic, includes forks
+  virtual Result<void> write_thaw() = 0;
+};
+
+class Cgroups {
+ public:
+  virtual ~Cgroups() = default;
+  /// Opens the cgroup of a run whose placement is done and begins to watch it: each change of its event files, and
+  /// at least every change that matters after the last read, is told as Supervisor::on_cgroup_changed(key).
+  /// Dropping the handle ends the watch.
+  virtual Result<std::unique_ptr<RunCgroup>> open(RunKey key, const std::string& slice) = 0;
+  /// Moves one process into a scope of a run. Gone processes are an error that says_gone().
+  virtual Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) = 0;
+  /// Moves one process to the cgroup that it came from, `path` as /proc/PID/cgroup showed it.
+  virtual Result<void> put_back(pid_t pid, const std::string& path) = 0;
+};
+
+/// A process held by pidfd: signals go to it and to no other, whoever gets its pid later.
+class ProcessHandle {
+ public:
+  virtual ~ProcessHandle() = default;
+  virtual ProcessKey key() const = 0;
+  virtual int pidfd() const = 0;
+  virtual bool alive() const = 0;
+  virtual Result<void> signal(int signal) = 0;
+  /// `ended` is called once, from the loop, when the whole thread group is gone; dropping the handle cancels it.
+  virtual Result<void> watch(std::function<void(const Now&)> ended) = 0;
+};
+
+class Processes {
+ public:
+  virtual ~Processes() = default;
+  /// A handle on the process that has this pid now.
+  virtual Result<std::unique_ptr<ProcessHandle>> open(pid_t pid) = 0;
+  virtual Result<std::unique_ptr<ProcessHandle>> adopt(int pidfd) = 0;  ///< takes over a client's pidfd
+  virtual std::optional<ProcessStat> find_stat(pid_t pid) const = 0;
+  virtual std::vector<ProcessStat> read_all() const = 0;
+  virtual bool has_children(pid_t pid) const = 0;                       ///< true also where it can't be known
+  virtual std::optional<std::string> find_cgroup(pid_t pid) const = 0;  ///< as /proc/PID/cgroup shows it
+  virtual std::optional<uid_t> find_uid(pid_t pid) const = 0;
+  virtual std::string read_cmdline(pid_t pid) const = 0;  ///< for the record; empty if it can't be had
+  virtual std::string read_wait_channel(pid_t pid) const = 0;
+  /// Resident memory that is no file's. What it shares with relatives by copy-on-write counts in full.
+  virtual Bytes read_anonymous(pid_t pid) const = 0;
+  /// The same, but of what is shared only its part. The kernel walks the page tables for it: a few milliseconds per
+  /// GiB.
+  virtual Bytes read_anonymous_share(pid_t pid) const = 0;
+  /// The largest of `pids`, at most kMaxProcesses; looks at no more than a bounded number of them.
+  virtual std::vector<ProcessSummary> summarize(std::span<const pid_t> pids) const = 0;
+  /// Sends the signals, in order, to `pid` if it is in the cgroup `path` (or below) while we hold it by pidfd.
+  virtual Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) = 0;
+  /// Our own pid, and whatever else must never be registered: a sentence that names it, or nothing.
+  virtual std::optional<std::string> why_protected(pid_t pid) const = 0;
+};
+
+/// What a scope is made of.
+struct ScopeOrder {
+  std::string scope;
+  std::string slice;
+  const ProcessHandle* process = nullptr;  ///< alive as long as the request
+  Span runtime_max = kForever;             ///< the backstop; kForever: none
+  Span stop_timeout{0};
+  bool kill_whole_on_oom = true;
+  std::string description;
+};
+
+/// What systemd would have a run's slice enforce.
+struct SliceLimits {
+  Bytes tripwire;
+  Bytes ceiling;
+  std::uint64_t tasks_max = kUnlimited;
+  Span cpu_quota_per_second = kForever;
+  std::optional<std::uint64_t> cpu_weight;
+};
+
+/// A job of systemd's for one of our units that somebody else asked for.
+enum class ManagerJob {
+  kStop,
+  kOver,  ///< it ended before it could be asked what it was: a stop, if the cgroup is empty now
+};
+
+/// Makes, changes and removes the units of runs. Every call returns at once.
+class Placer {
+ public:
+  virtual ~Placer() = default;
+  /// A new slice with limits, and the first scope in it. An error is std::errc::file_exists if there are units of these
+  /// names that are not ours, std::errc::operation_canceled if the units were made but not started; with any other
+  /// error nothing was made.
+  virtual void request_place(const ScopeOrder& scope, const SliceLimits& limits, Done done) = 0;
+  /// A further scope in a slice that is there.
+  virtual void request_scope(const ScopeOrder& scope, Done done) = 0;
+  virtual void request_limits(const std::string& slice, const SliceLimits& limits, Done done) = 0;
+  /// Stops the slice (and with it whatever is still in it).
+  virtual void request_remove(const std::string& slice, Done done) = 0;
+  /// Asks systemd to stop one scope, e.g. a placement that came to nothing.
+  virtual void request_stop(const std::string& unit, Done done) = 0;
+  /// Done when everything that systemd had told us before this call has been delivered.
+  virtual void request_settled(Done done) = 0;
+  /// The slice in which released trees live on, and runs' slices live.
+  virtual const std::string& parent_slice() const = 0;
+};
+
+/// Takes the record of an event. Returns at once: nothing on the kill path waits for a disk.
+class Recorder {
+ public:
+  virtual ~Recorder() = default;
+  virtual void record(const EventRecord& event) = 0;
+};
+
+/// New UUIDs, and who we are.
+class Identity {
+ public:
+  virtual ~Identity() = default;
+  virtual std::string new_uuid() = 0;
+  virtual const std::string& host() const = 0;
+  virtual const std::string& boot_id() const = 0;
+};
+
+}  // namespace aw::supervise

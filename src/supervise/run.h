@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "analysis_watchdog/words.h"
+#include "base/analysis_id.h"
+#include "supervise/lifecycle.h"
+#include "supervise/memory.h"
+#include "supervise/ports.h"
+#include "supervise/timer_wheel.h"
+
+namespace aw::supervise {
+
+/// What a run's timer is for. Each run has at most one armed timer of each purpose.
+enum class Purpose : std::uint32_t {
+  kDeadline,
+  kGrace,
+  kKillRetry,
+  kMemoryLook,
+  kMercyProperty,  ///< tell systemd of a lifted tripwire, if the run still lives
+  kOrphanRound,
+  kOrphanConfirm,
+  kOrphanKill,
+  kLeaderConfirm,  ///< the leader ended a moment ago: are processes left?
+  kOwnerConfirm,
+  kEmptyConfirm,  ///< the cgroup is empty, but the leader has not said so
+  kKernelKill,    ///< the kernel has killed a scope a moment ago: is anything left?
+  kUnreaped,      ///< after the end: are zombies left?
+};
+inline constexpr std::size_t kPurposes = 13;
+
+/// What a run has told of its memory so far.
+struct MemoryWatchState {
+  MemoryEvents last_events;
+  Bytes unreclaimable;                  ///< at the last look
+  Bytes highest_unreclaimable;          ///< of all looks
+  Bytes precharged;                     ///< memory of a registered tree that is charged to where it came from
+  Instant next_look{};                  ///< an earlier look at memory.stat is put off to here
+  std::optional<Limits> still_held_to;  ///< by systemd: lower ones came when it had more, and it is ended for that
+  StallDetector stall;
+};
+
+/// Orphans beside a living leader.
+struct OrphanState {
+  std::vector<ProcessKey> suspects;        ///< seen once
+  std::map<ProcessKey, Instant> reported;  ///< confirmed and on record, and when it is killed (kNever: it lives)
+  std::uint32_t count = 0;                 ///< at the last round
+};
+
+/// Who or what set the end going.
+struct Cause {
+  Reason reason;
+  std::string detail;                ///< for the record: "full memory pressure for 1min", "uid 1000", …
+  bool term_sent_elsewhere = false;  ///< systemd is stopping the scope and has sent SIGTERM itself
+};
+
+/// How the leader ended, as far as it can be known.
+struct LeaderEnd {
+  bool ended = false;
+  std::optional<int> wait_status;  ///< as wait(2) gives it, read from the zombie
+};
+
+/// One registration of an analysis, from the request to the end.
+struct Run {
+  Run(RunKey run_key, AnalysisId analysis_id, StallDetector detector)
+      : key(run_key), id(std::move(analysis_id)), memory{{}, {}, {}, {}, {}, {}, detector} {}
+
+  RunKey key;
+  AnalysisId id;
+  std::string run_id;
+  uid_t uid = 0;
+  Limits limits;
+  std::string slice;
+  std::string scope;        ///< where its processes are now
+  unsigned generation = 1;  ///< of scopes; the next further one has this + 1
+
+  Phase phase = Phase::kPlacing;
+  std::optional<Cause> cause;
+
+  std::unique_ptr<ProcessHandle> leader;
+  ProcessKey leader_key;
+  std::string origin;  ///< the cgroup that the leader was in before it was registered
+  LeaderEnd leader_end;
+  std::unique_ptr<ProcessHandle> owner;  ///< none: pid 1, a manager, or not wanted
+  std::vector<ProcessKey> attached;
+  std::string comm;  ///< the leader's, renewed as long as it can be read
+  std::string cmdline;
+
+  Instant registered_at{};
+  WallTime registered_real{};
+  Instant deadline = kNever;
+  Instant backstop = kNever;  ///< when systemd would end the scope
+
+  std::unique_ptr<RunCgroup> cgroup;
+  MemoryWatchState memory;
+  OrphanState orphans;
+  bool emptied = false;
+  bool settling = false;         ///< empty, and waiting for what systemd may have to say about it
+  bool rehousing = false;        ///< its processes are on their way into another scope
+  bool changing = false;         ///< its limits are being set
+  unsigned attaching = 0;        ///< processes on their way into it
+  bool releasing = false;        ///< … and out of our hands: its limits are void already
+  std::optional<Cause> put_off;  ///< came up while releasing; counts if that fails
+  bool escalated = false;
+  std::optional<int> signal;
+  std::array<TimerHandle, kPurposes> timers{};
+
+  /// What the bus and the tools call it.
+  State state() const;
+  /// No further cause can change anything, and nothing is left to kill.
+  bool over() const { return phase == Phase::kEnded || phase == Phase::kGone; }
+  std::vector<ProcessKey> roots() const;
+};
+
+}  // namespace aw::supervise

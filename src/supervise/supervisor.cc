@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "supervise/supervisor.h"
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "base/assert.h"
+#include "supervise/refusal.h"
+
+namespace aw::supervise {
+namespace {
+
+/// How soon memory.stat is read again for a run at its tripwire: at once when it is near its limit, at most ten times
+/// a second when what fills it is page cache.
+constexpr Span kNearLimitPause = std::chrono::milliseconds{10};
+constexpr Span kCachePause = std::chrono::milliseconds{100};
+constexpr Span kMercyDelay = std::chrono::milliseconds{250};
+/// The cgroup is empty before the leader's pidfd says that it is gone, by microseconds.
+constexpr Span kLeaderPatience = std::chrono::seconds{1};
+/// What the kernel has killed is gone after this, or is not all there is.
+constexpr Span kKernelKillPatience = std::chrono::milliseconds{200};
+/// Parents get this long to reap what a run left, before it is reported.
+constexpr Span kReapPatience = std::chrono::seconds{2};
+/// Below this share of the limit, memory freed elsewhere is not worth a change of the tripwire.
+constexpr std::uint64_t kPrechargeShare = 16;
+
+/// memory.high and memory.max of a run whose whole limit is charged elsewhere.
+constexpr Bytes kLeastTripwire(4 * kMiB.count());
+
+constexpr int kTermThenContinue[] = {SIGTERM, SIGCONT};
+
+}  // namespace
+
+/// What is kept of a run after its end, until it is known whether zombies are left.
+struct Supervisor::Ended {
+  EventRecord record;
+  std::string cgroup_path;
+};
+
+Supervisor::Supervisor(Ports ports, Policy policy, Machine machine, const Now& now)
+    : ports_(std::move(ports)),
+      policy_(policy),
+      machine_(machine),
+      chronicle_(ports_.identity, ports_.processes, ports_.recorder),
+      wheel_(now.monotonic) {}
+
+Supervisor::~Supervisor() = default;
+
+// ---- timers ----
+
+void Supervisor::arm(Run& run, Purpose purpose, Instant due) {
+  TimerHandle& handle = run.timers.at(static_cast<std::size_t>(purpose));
+  (void)wheel_.cancel(handle);  // A stale handle matches nothing.
+  handle = due == kNever ? TimerHandle{} : wheel_.arm(due, {run.key, static_cast<std::uint32_t>(purpose), 0});
+  update_alarm();
+}
+
+void Supervisor::disarm(Run& run, Purpose purpose) { arm(run, purpose, kNever); }
+
+void Supervisor::update_alarm() {
+  const auto next = wheel_.next_expiry();
+  if (next == alarm_) return;
+  alarm_ = next;
+  ports_.set_alarm(next);
+}
+
+void Supervisor::on_timer(const Now& now) {
+  finished_.clear();
+  due_.clear();
+  wheel_.advance(now.monotonic, due_);
+  alarm_.reset();  // It has fired: whatever is next must be set anew.
+  for (const TimerTag& tag : std::exchange(due_, {})) {
+    const auto purpose = static_cast<Purpose>(tag.purpose);
+    if (purpose == Purpose::kUnreaped) {
+      report_unreaped(tag.owner, now);
+    } else if (const auto it = runs_.find(tag.owner); it != runs_.end()) {
+      on_due(*it->second, purpose, now);
+    }
+  }
+  update_alarm();
+}
+
+void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
+  switch (purpose) {
+    // Look first: what has ended unseen is neither overdue nor unkillable.
+    case Purpose::kDeadline:
+      look(run, now);
+      if (!run.over()) cause(run, {Reason::kWallClock, "", false}, now);
+      return;
+    case Purpose::kGrace:
+      look(run, now);
+      return happen(run, Happening::kGraceExpired, now);
+    case Purpose::kKillRetry:
+      look(run, now);
+      return happen(run, Happening::kKillExpired, now);
+    case Purpose::kMemoryLook:
+      return weigh_memory(run, now);
+    case Purpose::kMercyProperty:
+      return ports_.placer.request_limits(run.slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+    case Purpose::kOrphanRound:
+      look(run, now);  // A notification that was lost costs a round, not the run.
+      if (!run.over()) look_for_orphans(run, false, now);
+      return;
+    case Purpose::kOrphanConfirm:
+      return look_for_orphans(run, true, now);
+    case Purpose::kOrphanKill:
+      return kill_orphans(run, now);
+    case Purpose::kLeaderConfirm:
+      return confirm_leader(run, now);
+    case Purpose::kOwnerConfirm:
+      return confirm_owner(run, now);
+    case Purpose::kEmptyConfirm:
+      return confirm_empty(run, now);
+    case Purpose::kKernelKill:
+      look(run, now);
+      if (!run.over()) happen(run, Happening::kKernelKilled, now);
+      return;
+    case Purpose::kUnreaped:
+      return;  // Of runs that are over; on_timer() has it.
+  }
+  unreachable(purpose);
+}
+
+// ---- the life of a run ----
+
+void Supervisor::happen(Run& run, Happening happening, const Now& now) {
+  const Step next = step(run.phase, happening);
+  run.phase = next.next;
+  for (const Action action : next.actions) carry_out(run, action, now);
+}
+
+void Supervisor::cause(Run& run, Cause cause, const Now& now) {
+  if (run.releasing) {
+    if (!run.put_off) run.put_off = std::move(cause);
+    return;
+  }
+  const bool emptied = run.emptied || run.settling;
+  // It has ended by itself. What is waited for is only whether somebody had asked for it.
+  if (emptied && cause.reason != Reason::kRequested) return;
+  if (!run.cause) run.cause = std::move(cause);
+  happen(run, Happening::kCause, now);
+  if (emptied && is_empty(run)) happen(run, Happening::kEmptied, now);  // There was nobody left to end.
+}
+
+void Supervisor::carry_out(Run& run, Action action, const Now& now) {
+  switch (action) {
+    case Action::kRecordRegistered:
+      return chronicle_.registered(run, now);
+    case Action::kWatch:
+      return begin_watching(run, now);
+    case Action::kRecordEnding:
+      if (run.phase == Phase::kEnding) run.signal = SIGTERM;
+      renew_names(run);
+      return chronicle_.ending(run, now);
+    case Action::kLiftTripwire:
+      if (run.limits.memory.is_infinite()) return;
+      // At once by hand, and for good through systemd a little later, if the run is still there by then: what is
+      // written behind systemd lasts only until its next write.
+      (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);  // Without it a handler is slow.
+      return arm(run, Purpose::kMercyProperty, now.monotonic + kMercyDelay);
+    case Action::kSendTerm:
+      if (!run.cause || !run.cause->term_sent_elsewhere) send_term(run, run.cgroup->path());
+      return;
+    case Action::kArmGrace:
+      disarm(run, Purpose::kDeadline);
+      return arm(run, Purpose::kGrace, add_span(now.monotonic, run.limits.grace));
+    case Action::kDisarmGrace:
+      return disarm(run, Purpose::kGrace);
+    case Action::kRecordEscalated:
+      run.escalated = true;
+      renew_names(run);
+      return chronicle_.escalated(run, now);
+    case Action::kWriteKill:
+      (void)run.cgroup->write_kill();  // Gone is what we want; anything else is seen by the retry.
+      return;
+    case Action::kArmKillRetry:
+      return arm(run, Purpose::kKillRetry, now.monotonic + kKillPatience);
+    case Action::kDisarmKillRetry:
+      return disarm(run, Purpose::kKillRetry);
+    case Action::kReportUnkillable:
+      return chronicle_.unkillable(run, now);
+    case Action::kRecordEnd:
+      return record_end(run, now);
+    case Action::kReplyPlaceFailed:
+      return;  // on_placed() holds the reply and the error.
+    case Action::kLetLive:
+      return chronicle_.unregistered(run, now);
+    case Action::kForget:
+      return forget(run);
+  }
+  unreachable(action);
+}
+
+void Supervisor::renew_names(Run& run) {
+  // The leader may have become another program since it was registered; a zombie keeps its name, but no command line.
+  const auto stat = ports_.processes.find_stat(run.leader_key.pid);
+  if (!stat || key_of(*stat) != run.leader_key) return;
+  run.comm = stat->comm;
+  if (auto cmdline = ports_.processes.read_cmdline(run.leader_key.pid); !cmdline.empty()) {
+    run.cmdline = std::move(cmdline);
+  }
+}
+
+void Supervisor::send_term(Run& run, const std::string& path) {
+  (void)run.cgroup->write_thaw();  // A frozen process runs no handler; one that is not frozen does not mind.
+  std::vector<pid_t> told;
+  // A second reading catches what was forked while the first was being told.
+  for (int reading = 0; reading < 2; ++reading) {
+    const auto pids = run.cgroup->read_processes();
+    if (!pids) return;
+    for (const pid_t pid : *pids) {
+      if (std::binary_search(told.begin(), told.end(), pid)) continue;
+      (void)ports_.processes.signal_member(pid, path, kTermThenContinue);  // Gone meanwhile is fine.
+    }
+    told = *pids;
+  }
+}
+
+Reason Supervisor::reason_of_end(const Run& run) const {
+  if (run.cause) return run.cause->reason;
+  const MemoryEvents& events = run.memory.last_events;
+  // `oom` is counted where the limit is, `oom_kill` where the victim is: a kill without an oom of our own tree is
+  // another's limit, the host's or a parent slice's.
+  if (events.oom_kill > 0) return events.oom > 0 ? Reason::kOom : Reason::kExternal;
+  const auto& status = run.leader_end.wait_status;
+  if (status && WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL) return Reason::kExternal;
+  return Reason::kExited;
+}
+
+void Supervisor::record_end(Run& run, const Now& now) {
+  if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
+  chronicle_.ended(run, reason_of_end(run), now);
+  const auto tasks = run.cgroup->read_counters().tasks;
+  if (tasks.value_or(0) > 0) {
+    ended_[run.key] = std::make_unique<Ended>(Ended{chronicle_.last_end(), run.cgroup->path()});
+    (void)wheel_.arm(now.monotonic + kReapPatience, {run.key, static_cast<std::uint32_t>(Purpose::kUnreaped), 0});
+  }
+}
+
+void Supervisor::forget(Run& run) {
+  for (TimerHandle& timer : run.timers) (void)wheel_.cancel(std::exchange(timer, {}));
+  update_alarm();
+  const bool placed = run.cgroup != nullptr;
+  run.cgroup.reset();
+  run.leader.reset();
+  run.owner.reset();
+  if (placed) ports_.placer.request_remove(run.slice, [](const Result<void>&, const Now&) {});
+  if (const auto it = by_id_.find(run.id); it != by_id_.end() && it->second == run.key) by_id_.erase(it);
+  const auto it = runs_.find(run.key);
+  AW_ASSERT(it != runs_.end());
+  finished_.push_back(std::move(it->second));
+  runs_.erase(it);
+}
+
+// ---- looking ----
+
+void Supervisor::on_cgroup_changed(RunKey key, const Now& now) {
+  finished_.clear();
+  if (const auto it = runs_.find(key); it != runs_.end()) look(*it->second, now);
+}
+
+void Supervisor::on_events_lost(const Now& now) {
+  std::vector<RunKey> keys;
+  for (const auto& [key, run] : runs_) keys.push_back(key);
+  for (const RunKey key : keys) on_cgroup_changed(key, now);
+}
+
+void Supervisor::look(Run& run, const Now& now) {
+  if (!run.cgroup || run.over()) return;
+  look_at_memory(run, now);
+  if (run.over() || run.releasing) return;
+  if (is_empty(run)) on_emptied(run, now);
+}
+
+bool Supervisor::is_empty(const Run& run) const {
+  if (run.attaching > 0) return false;  // Whoever is on the way in is not to go with the slice.
+  const auto populated = run.cgroup->read_populated();
+  return populated ? !*populated : says_gone(populated.error());  // Gone: somebody stopped the slice.
+}
+
+void Supervisor::look_at_memory(Run& run, const Now& now) {
+  const auto events = run.cgroup->read_memory_events();
+  if (!events) return;
+  const MemoryEvents before = std::exchange(run.memory.last_events, *events);
+  if (events->oom_kill > before.oom_kill) {
+    const bool own_limit = events->oom > 0;
+    if (!run.cause) {
+      run.cause = own_limit ? Cause{Reason::kOom, "the kernel killed it at its ceiling", false}
+                            : Cause{Reason::kExternal, "the kernel killed it for a limit that is not its own", false};
+    }
+    if (run.phase != Phase::kRunning) return happen(run, Happening::kKernelKilled, now);
+    // It kills a scope whole, within milliseconds. Of a tree with several, the rest must not live on: never a half.
+    return arm(run, Purpose::kKernelKill, now.monotonic + kKernelKillPatience);
+  }
+  if (events->high > before.high) weigh_memory(run, now);
+}
+
+bool Supervisor::has_more_than_allowed(const Run& run) const {
+  const auto stat = run.cgroup->read_memory_stat();
+  return stat && is_breach(run, stat->unreclaimable() + memory_elsewhere(run, *stat));
+}
+
+bool Supervisor::is_breach(const Run& run, Bytes unreclaimable) const {
+  const Bytes slack = batching_slack(machine_.cpus, machine_.page_size);
+  return judge_memory(unreclaimable, Bytes(0), run.limits.memory, slack) == MemoryVerdict::kBreach;
+}
+
+Bytes Supervisor::memory_elsewhere(const Run& run, const MemoryStat& stat) const {
+  if (run.memory.precharged == Bytes(0)) return Bytes(0);
+  // What was charged elsewhere before the registration may have been freed since: it is at most what the processes
+  // have and this cgroup was not charged for.
+  Bytes held(0);
+  if (const auto pids = run.cgroup->read_processes()) {
+    for (const pid_t pid : *pids) held = held + ports_.processes.read_anonymous(pid);
+  }
+  return std::min(run.memory.precharged, held - stat.anon);
+}
+
+void Supervisor::follow_precharge(Run& run, Bytes elsewhere) {
+  // What was freed elsewhere may be used again here. It never grows back: whatever is new is charged to the run.
+  if (run.memory.precharged - elsewhere <= run.limits.memory / kPrechargeShare) return;
+  run.memory.precharged = elsewhere;
+  (void)run.cgroup->write_tripwire(run.limits.memory - elsewhere);  // At once; for good through systemd.
+  ports_.placer.request_limits(run.slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+}
+
+void Supervisor::weigh_memory(Run& run, const Now& now) {
+  if (run.phase != Phase::kRunning) return;
+  if (now.monotonic < run.memory.next_look) return arm(run, Purpose::kMemoryLook, run.memory.next_look);
+  const auto stat = run.cgroup->read_memory_stat();
+  if (!stat) return;
+  const Bytes elsewhere = memory_elsewhere(run, *stat);
+  const Bytes used = stat->unreclaimable() + elsewhere;
+  run.memory.unreclaimable = used;
+  run.memory.highest_unreclaimable = std::max(run.memory.highest_unreclaimable, used);
+  if (is_breach(run, used)) {
+    return cause(run, {Reason::kMemory, "unreclaimable memory passed the limit", false}, now);
+  }
+  follow_precharge(run, elsewhere);
+  const bool near_limit = used > run.limits.memory - run.limits.memory / 8;
+  run.memory.next_look = now.monotonic + (near_limit ? kNearLimitPause : kCachePause);
+  if (const auto pressure = run.cgroup->read_memory_pressure()) {
+    if (run.memory.stall.observe(now.monotonic, *pressure, *stat)) {
+      return cause(run, {Reason::kMemory, "stalled: nothing but full memory pressure and refaults", false}, now);
+    }
+    if (run.memory.stall.suspects()) arm(run, Purpose::kMemoryLook, now.monotonic + std::chrono::seconds{1});
+  }
+}
+
+void Supervisor::on_emptied(Run& run, const Now& now) {
+  if (!run.leader_end.ended && run.leader && run.leader->alive()) {
+    // Its pidfd will say so, with its exit status to be read; if it never does, it was taken out of its scope.
+    if (!run.emptied) arm(run, Purpose::kEmptyConfirm, now.monotonic + kLeaderPatience);
+    run.emptied = true;
+    return;
+  }
+  if (!run.leader_end.ended) return on_leader_ended(run.key, now);
+  if (run.phase != Phase::kRunning || !may_have_been_stopped(run)) return happen(run, Happening::kEmptied, now);
+  if (std::exchange(run.settling, true)) return;
+  // systemd tells of a stop job before it sends SIGTERM, but the bus may be slower than the death.
+  arm(run, Purpose::kEmptyConfirm, now.monotonic + kLeaderPatience);
+  ports_.placer.request_settled([this, key = run.key](const Result<void>&, const Now& when) {
+    finished_.clear();
+    if (const auto it = runs_.find(key); it != runs_.end()) confirm_empty(*it->second, when);
+  });
+}
+
+void Supervisor::confirm_empty(Run& run, const Now& now) {
+  if (is_empty(run)) return happen(run, Happening::kEmptied, now);
+  // A process was attached meanwhile, or the leader has come back.
+  run.emptied = run.settling = false;
+  disarm(run, Purpose::kEmptyConfirm);
+  if (run.phase != Phase::kRunning) return;
+  arm(run, Purpose::kDeadline, run.deadline);
+  if (run.leader_end.ended) arm(run, Purpose::kLeaderConfirm, now.monotonic);
+}
+
+bool Supervisor::may_have_been_stopped(const Run& run) const {
+  if (run.cause) return false;
+  const auto& status = run.leader_end.wait_status;
+  if (!status) return true;
+  return (WIFSIGNALED(*status) && WTERMSIG(*status) == SIGTERM) ||
+         (WIFEXITED(*status) && WEXITSTATUS(*status) == 128 + SIGTERM);
+}
+
+void Supervisor::on_leader_ended(RunKey key, const Now& now) {
+  const auto it = runs_.find(key);
+  if (it == runs_.end() || it->second->leader_end.ended) return;
+  Run& run = *it->second;
+  run.leader_end.ended = true;
+  renew_names(run);
+  // Its parent may not have reaped it yet: then the status can be read from the zombie.
+  const auto stat = ports_.processes.find_stat(run.leader_key.pid);
+  if (stat && key_of(*stat) == run.leader_key && stat->state == 'Z') run.leader_end.wait_status = stat->exit_status;
+  if (!run.cgroup) return;  // Being placed: on_placed() looks at the leader.
+  look(run, now);
+  if (!run.over() && run.phase == Phase::kRunning) {
+    arm(run, Purpose::kLeaderConfirm, now.monotonic + policy_.orphans.confirmation);
+  }
+}
+
+void Supervisor::confirm_leader(Run& run, const Now& now) {
+  const Instant again = add_span(now.monotonic, policy_.orphans.confirmation);
+  if (run.rehousing) return arm(run, Purpose::kLeaderConfirm, again);
+  if (!run.leader_end.ended) {  // It could not be watched.
+    if (run.leader->alive()) return arm(run, Purpose::kLeaderConfirm, again);
+    return on_leader_ended(run.key, now);
+  }
+  look(run, now);
+  if (run.over() || run.phase != Phase::kRunning || run.emptied || run.settling) return;
+  if (run.limits.orphan_policy == OrphanPolicy::kKill) {
+    return cause(run, {Reason::kOrphaned, "the leader ended and left processes behind", false}, now);
+  }
+  report_leftovers(run, now);
+}
+
+void Supervisor::on_owner_ended(RunKey key, const Now& now) {
+  const auto it = runs_.find(key);
+  if (it == runs_.end()) return;
+  // A leader that ends with its owner is not orphaned: it gets the time of a second look.
+  arm(*it->second, Purpose::kOwnerConfirm, now.monotonic + policy_.orphans.confirmation);
+}
+
+void Supervisor::confirm_owner(Run& run, const Now& now) {
+  if (run.rehousing) return arm(run, Purpose::kOwnerConfirm, add_span(now.monotonic, policy_.orphans.confirmation));
+  look(run, now);
+  // It is the leader whom its owner's death orphans. What a dead leader left has a policy of its own.
+  if (run.over() || run.leader_end.ended || run.limits.owner_policy != OwnerPolicy::kKill) return;
+  cause(run, {Reason::kOrphaned, "the owner died", false}, now);
+}
+
+void Supervisor::report_unreaped(RunKey key, const Now& now) {
+  const auto it = ended_.find(key);
+  if (it == ended_.end()) return;
+  const auto ended = std::move(it->second);
+  ended_.erase(it);
+  if (find_home(ended->cgroup_path) != nullptr) return;  // A later run of this id lives there: its zombies are its own.
+  std::vector<ProcessStat> zombies;
+  for (const ProcessStat& stat : ports_.processes.read_all()) {
+    if (stat.state != 'Z') continue;
+    const auto cgroup = ports_.processes.find_cgroup(stat.pid);
+    if (cgroup && cgroup->starts_with(ended->cgroup_path + "/")) zombies.push_back(stat);
+  }
+  if (!zombies.empty()) chronicle_.unreaped(ended->record, zombies, now);
+}
+
+// ---- requests and readings that need no flow of their own ----
+
+Result<void> Supervisor::end(const AnalysisId& id, std::string detail, const Now& now) {
+  const auto it = by_id_.find(id);
+  if (it == by_id_.end()) return refuse(Refusal::kNoSuchAnalysis, "no analysis \"" + id.text() + "\" is running");
+  cause(*runs_.at(it->second), {Reason::kRequested, std::move(detail), false}, now);
+  return {};
+}
+
+void Supervisor::on_manager_job(const std::string& unit, ManagerJob job, const Now& now) {
+  finished_.clear();
+  for (const auto& [key, run] : runs_) {
+    if ((run->scope != unit && run->slice != unit) || run->rehousing || !run->cgroup) continue;
+    if (job == ManagerJob::kOver && !is_empty(*run)) return;
+    // systemd sends SIGTERM itself, to the scope it stops; a run of several scopes needs ours for the others.
+    return cause(*run, {Reason::kRequested, "systemd was asked to stop " + unit, run->generation == 1}, now);
+  }
+}
+
+const Run* Supervisor::find(const AnalysisId& id) const {
+  const auto it = by_id_.find(id);
+  return it == by_id_.end() ? nullptr : find(it->second);
+}
+
+const Run* Supervisor::find(RunKey key) const {
+  const auto it = runs_.find(key);
+  return it == runs_.end() ? nullptr : it->second.get();
+}
+
+Usage Supervisor::read_usage(const Run& run) const {
+  Usage usage;
+  if (!run.cgroup) return usage;
+  usage.counters = run.cgroup->read_counters();
+  if (const auto stat = run.cgroup->read_memory_stat()) {
+    usage.unreclaimable = stat->unreclaimable() + memory_elsewhere(run, *stat);
+  }
+  if (const auto pids = run.cgroup->read_processes()) usage.processes = static_cast<std::uint32_t>(pids->size());
+  return usage;
+}
+
+std::uint32_t Supervisor::monitored() const {
+  return static_cast<std::uint32_t>(std::count_if(
+      runs_.begin(), runs_.end(), [](const auto& entry) { return entry.second->state() != State::kPlacing; }));
+}
+
+std::uint32_t Supervisor::ending() const {
+  return static_cast<std::uint32_t>(std::count_if(runs_.begin(), runs_.end(), [](const auto& entry) {
+    return entry.second->state() == State::kEnding || entry.second->state() == State::kUnkillable;
+  }));
+}
+
+SliceLimits Supervisor::slice_limits(const Run& run) const {
+  const Limits& limits = run.limits;
+  const Limits& memory = run.memory.still_held_to ? *run.memory.still_held_to : limits;
+  const bool ending = run.phase != Phase::kPlacing && run.phase != Phase::kRunning;
+  const Bytes elsewhere = run.memory.precharged;
+  // What is elsewhere may be all that is allowed. systemd takes no limit of 0, and a handler needs a little.
+  const Bytes least = std::min(memory.memory, kLeastTripwire);
+  const Bytes tripwire = std::max(least, (ending ? memory.mercy() : memory.memory) - elsewhere);
+  const Bytes ceiling = std::max(least + memory.effective_headroom(), memory.ceiling() - elsewhere);
+  return {tripwire, ceiling, limits.tasks_max, limits.cpu_quota_per_second, limits.cpu_weight};
+}
+
+}  // namespace aw::supervise

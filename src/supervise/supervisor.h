@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The heart: every run, and what is done about it. It knows no file, no clock and no bus; the ports do (ports.h), and
+// time enters with each call. lifecycle.h says what an event means; this class carries it out.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "supervise/admission.h"
+#include "supervise/chronicle.h"
+#include "supervise/policy.h"
+#include "supervise/ports.h"
+#include "supervise/run.h"
+#include "supervise/timer_wheel.h"
+
+namespace aw::supervise {
+
+/// What somebody wants registered.
+struct Registration {
+  AnalysisId id;
+  std::unique_ptr<ProcessHandle> process;
+  Limits limits;
+  Caller caller;
+};
+
+/// A live run, as a reader sees it. What can't be read is absent.
+struct Usage {
+  Counters counters;
+  std::optional<Bytes> unreclaimable;
+  std::uint32_t processes = 0;
+};
+
+/// What the machine is like.
+struct Machine {
+  Bytes memory;
+  unsigned cpus = 1;
+  Bytes page_size{4096};
+};
+
+class Supervisor {
+ public:
+  struct Ports {
+    Cgroups& cgroups;
+    Processes& processes;
+    Placer& placer;
+    Recorder& recorder;
+    Identity& identity;
+    /// Told when the next timer is due, each time that changes; nothing: no timer is armed.
+    std::function<void(std::optional<Instant>)> set_alarm;
+  };
+  using RegisterDone = std::function<void(Result<RunKey>, const Now&)>;
+
+  /// How much later than deadline + grace systemd would act: it is there for a daemon that is dead.
+  static constexpr Span kBackstopMargin = std::chrono::seconds{15};
+  /// After this long cgroup.kill has not emptied a cgroup: unkillable, and tried again.
+  static constexpr Span kKillPatience = std::chrono::seconds{10};
+
+  Supervisor(Ports ports, Policy policy, Machine machine, const Now& now);
+  ~Supervisor();
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  void set_policy(const Policy& policy) { policy_ = policy; }
+
+  /// The limits of a run for which none were asked.
+  Limits allowed_defaults(const Limits& defaults, const Caller& caller) const {
+    return supervise::allowed_defaults(defaults, policy_.caps, caller, machine_.memory);
+  }
+
+  // Requests. Refusals carry a code of refusal.h. `done` of a refused request comes at once, of another through the
+  // loop.
+  void request_register(Registration registration, const Now& now, RegisterDone done);
+  void request_attach(const AnalysisId& id, std::unique_ptr<ProcessHandle> process, const Caller& caller,
+                      const Now& now, Done done);
+  void request_unregister(const AnalysisId& id, const Now& now, Done done);
+  void request_set_limits(const AnalysisId& id, const Limits& limits, const Caller& caller, const Now& now, Done done);
+  void request_extend(const AnalysisId& id, Span by, const Caller& caller, const Now& now, Done done);
+  Result<void> end(const AnalysisId& id, std::string detail, const Now& now);
+
+  // What the adapters tell.
+  void on_cgroup_changed(RunKey key, const Now& now);
+  void on_timer(const Now& now);
+  /// systemd has, or had, a job for one of our units that we did not ask for.
+  void on_manager_job(const std::string& unit, ManagerJob job, const Now& now);
+  /// Events were lost: look at everything.
+  void on_events_lost(const Now& now);
+
+  // Reading.
+  const Run* find(const AnalysisId& id) const;
+  const Run* find(RunKey key) const;
+  const std::map<RunKey, std::unique_ptr<Run>>& runs() const { return runs_; }
+  Usage read_usage(const Run& run) const;
+  std::uint32_t monitored() const;
+  std::uint32_t ending() const;
+
+  Chronicle& chronicle() { return chronicle_; }
+
+ private:
+  struct Ended;
+
+  // registration.cc
+  Result<std::unique_ptr<Run>> admit(Registration& registration);
+  void on_placed(RunKey key, Result<void> placed, const Now& now);
+
+  /// A process that was moved, and the cgroup that it was in.
+  struct Moved {
+    ProcessKey process;
+    std::string origin;
+  };
+  std::optional<Error> gather_tree(Run& run, pid_t root, const std::string& scope, std::vector<Moved>& moved);
+  Result<void> take_over(Run& run, std::vector<Moved>& moved, const Now& now);
+  void give_back(const std::string& cgroup, std::vector<Moved> moved, const std::string& shelter, const Now& now,
+                 Done done);
+  Result<void> finish_attach(Run& run, const ProcessHandle& process, const std::string& scope, Result<void> placed,
+                             std::vector<Moved>& moved);
+  std::optional<pid_t> put_back_all(const std::string& cgroup, const std::vector<Moved>& moved);
+  Bytes read_precharge(const Run& run) const;
+  Result<void> refuse_registered(const ProcessHandle& process) const;
+  void begin_watching(Run& run, const Now& now);
+  void watch_owner(Run& run);
+  const Run* find_home(const std::string& cgroup) const;
+
+  // changes.cc
+  using Rehoused = std::function<void(Run*, Result<void>, const Now&)>;
+  void rehouse(Run& run, std::string slice, std::string scope, Span runtime_max, const Now& now, Rehoused done);
+  Result<void> move_all(Run& run, const std::string& slice, const std::string& scope);
+  void bring_back(Run& run, const std::string& scope);
+  void take_back(Run& run, const Limits& before);
+  void follow_policies(Run& run, const Limits& before, const Now& now);
+  void apply_deadline(Run& run, bool fresh_scope, const Now& now, Done done);
+  enum class Change { kAttach, kOther };  ///< processes may be attached side by side, anything else is done alone
+  Run* find_changeable(const AnalysisId& id, Change change, Error& why);
+
+  // supervisor.cc
+  void happen(Run& run, Happening happening, const Now& now);
+  void carry_out(Run& run, Action action, const Now& now);
+  void cause(Run& run, Cause cause, const Now& now);
+  void send_term(Run& run, const std::string& path);
+  void record_end(Run& run, const Now& now);
+  Reason reason_of_end(const Run& run) const;
+  void forget(Run& run);
+  void look(Run& run, const Now& now);
+  void look_at_memory(Run& run, const Now& now);
+  void weigh_memory(Run& run, const Now& now);
+  bool is_empty(const Run& run) const;
+  void on_emptied(Run& run, const Now& now);
+  void confirm_empty(Run& run, const Now& now);
+  bool may_have_been_stopped(const Run& run) const;
+  void on_leader_ended(RunKey key, const Now& now);
+  void on_owner_ended(RunKey key, const Now& now);
+  void renew_names(Run& run);
+  void on_due(Run& run, Purpose purpose, const Now& now);
+  void confirm_leader(Run& run, const Now& now);
+  void confirm_owner(Run& run, const Now& now);
+  void report_unreaped(RunKey key, const Now& now);
+
+  // orphans.cc
+  void look_for_orphans(Run& run, bool confirming, const Now& now);
+  void deal_with_orphan(Run& run, const ProcessStat& orphan, const std::vector<ProcessStat>& members, const Now& now);
+  void kill_orphans(Run& run, const Now& now);
+  void arm_orphan_kill(Run& run);
+  void report_leftovers(Run& run, const Now& now);
+  std::vector<ProcessStat> read_members(const Run& run) const;
+
+  void arm(Run& run, Purpose purpose, Instant due);
+  void disarm(Run& run, Purpose purpose);
+  void update_alarm();
+  SliceLimits slice_limits(const Run& run) const;
+  bool has_more_than_allowed(const Run& run) const;
+  bool is_breach(const Run& run, Bytes unreclaimable) const;
+  Bytes memory_elsewhere(const Run& run, const MemoryStat& stat) const;
+  void follow_precharge(Run& run, Bytes elsewhere);
+
+  Ports ports_;
+  Policy policy_;
+  Machine machine_;
+  Chronicle chronicle_;
+  TimerWheel wheel_;
+  std::optional<Instant> alarm_;
+  std::vector<TimerTag> due_;
+  RunKey last_key_ = 0;
+  std::map<RunKey, std::unique_ptr<Run>> runs_;
+  std::unordered_map<AnalysisId, RunKey> by_id_;
+  std::unordered_map<RunKey, RegisterDone> waiting_;
+  std::map<RunKey, std::unique_ptr<Ended>> ended_;
+  std::vector<std::unique_ptr<Run>>
+      finished_;  ///< freed at the next call from outside, when no function of theirs is on the stack
+};
+
+}  // namespace aw::supervise

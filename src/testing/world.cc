@@ -1,0 +1,611 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "testing/world.h"
+
+#include <algorithm>
+
+#include "base/assert.h"
+
+namespace aw::testing {
+
+using supervise::Done;
+using supervise::ProcessHandle;
+using supervise::ProcessKey;
+using supervise::ProcessStat;
+using supervise::RunCgroup;
+using supervise::RunKey;
+using supervise::ScopeOrder;
+using supervise::SliceLimits;
+
+namespace {
+
+constexpr Span kReapDelay = std::chrono::milliseconds{1};
+constexpr char kParentPath[] = "/analysis.slice";
+
+bool is_within(const std::string& cgroup, const std::string& path) { return (cgroup + "/").starts_with(path + "/"); }
+
+Error gone(const char* what, std::errc code = std::errc::no_such_device) {
+  return {std::make_error_code(code), std::string(what) + " is gone"};
+}
+
+}  // namespace
+
+// ---- a held process ----
+
+class FakeHandle final : public ProcessHandle {
+ public:
+  FakeHandle(World& world, ProcessKey key) : world_(world), key_(key) {}
+  ~FakeHandle() override { world_.watches_.erase(watch_); }
+  FakeHandle(const FakeHandle&) = delete;
+  FakeHandle& operator=(const FakeHandle&) = delete;
+
+  ProcessKey key() const override { return key_; }
+  int pidfd() const override { return key_.pid + 10000; }
+  bool alive() const override {
+    const Process* process = world_.find_process(key_.pid);
+    return process != nullptr && key_of(process->stat) == key_ && process->alive();
+  }
+  Result<void> signal(int signal) override {
+    if (!alive()) return gone("the process", std::errc::no_such_process);
+    world_.kill(key_.pid, signal, Sender::kWatchdog);
+    return {};
+  }
+  Result<void> watch(std::function<void(const Now&)> ended) override {
+    if (world_.refuses_watches) return errno_error("epoll_ctl", ENOSPC);
+    watch_ = ++world_.last_watch_;
+    world_.watches_[watch_] = {key_, std::move(ended)};
+    if (!alive()) world_.tell_watcher(watch_);
+    return {};
+  }
+
+ private:
+  World& world_;
+  ProcessKey key_;
+  std::uint64_t watch_ = 0;
+};
+
+// ---- a held cgroup ----
+
+class FakeRunCgroup final : public RunCgroup {
+ public:
+  FakeRunCgroup(World& world, std::shared_ptr<Slice> slice) : world_(world), slice_(std::move(slice)) {}
+  ~FakeRunCgroup() override { slice_->watcher = 0; }
+  FakeRunCgroup(const FakeRunCgroup&) = delete;
+  FakeRunCgroup& operator=(const FakeRunCgroup&) = delete;
+
+  const std::string& path() const override { return slice_->path; }
+  Result<supervise::MemoryEvents> read_memory_events() const override { return read(slice_->events); }
+  Result<supervise::MemoryStat> read_memory_stat() const override {
+    ++slice_->stat_reads;
+    return read(slice_->stat);
+  }
+  Result<supervise::MemoryPressure> read_memory_pressure() const override { return read(slice_->pressure); }
+  Result<bool> read_populated() const override { return read(world_.populated(*slice_)); }
+  Result<std::vector<pid_t>> read_processes() const override { return read(world_.members(slice_->path)); }
+  supervise::Counters read_counters() const override {
+    supervise::Counters counters;
+    if (slice_->removed) return counters;
+    counters.memory_current = slice_->stat.anon + slice_->stat.file;
+    counters.tasks = 0;
+    for (const auto& [pid, process] : world_.all()) *counters.tasks += is_within(process.cgroup, slice_->path) ? 1 : 0;
+    return counters;
+  }
+  Result<void> write_tripwire(Bytes limit) override {
+    if (slice_->removed) return gone("the cgroup");
+    slice_->tripwire = limit;
+    return {};
+  }
+  Result<void> write_kill() override {
+    if (slice_->removed) return gone("the cgroup");
+    ++slice_->kills;
+    for (const pid_t pid : world_.members(slice_->path)) world_.kill(pid, SIGKILL, Sender::kWatchdog);
+    return {};
+  }
+  Result<void> write_thaw() override {
+    slice_->frozen = false;
+    for (const pid_t pid : world_.members(slice_->path)) world_.act_on_signals(pid);
+    return {};
+  }
+
+ private:
+  template <class T>
+  Result<T> read(T value) const {
+    if (slice_->removed) return gone("the cgroup");
+    return value;
+  }
+
+  World& world_;
+  std::shared_ptr<Slice> slice_;
+};
+
+// ---- processes ----
+
+Result<std::unique_ptr<ProcessHandle>> FakeProcesses::open(pid_t pid) {
+  const Process* process = world_.find_process(pid);
+  if (process == nullptr) return gone("the process", std::errc::no_such_process);
+  return std::unique_ptr<ProcessHandle>(std::make_unique<FakeHandle>(world_, key_of(process->stat)));
+}
+
+Result<std::unique_ptr<ProcessHandle>> FakeProcesses::adopt(int pidfd) { return open(pidfd - 10000); }
+
+std::optional<ProcessStat> FakeProcesses::find_stat(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  return process == nullptr ? std::nullopt : std::optional(process->stat);
+}
+
+std::vector<ProcessStat> FakeProcesses::read_all() const {
+  std::vector<ProcessStat> all;
+  for (const auto& [pid, process] : world_.all()) all.push_back(process.stat);
+  return all;
+}
+
+bool FakeProcesses::has_children(pid_t pid) const {
+  return std::any_of(world_.all().begin(), world_.all().end(),
+                     [pid](const auto& entry) { return entry.second.stat.parent == pid; });
+}
+
+std::optional<std::string> FakeProcesses::find_cgroup(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  return process == nullptr ? std::nullopt : std::optional(process->cgroup);  // A zombie keeps the one it died in.
+}
+
+std::optional<uid_t> FakeProcesses::find_uid(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  return process == nullptr ? std::nullopt : std::optional(process->uid);
+}
+
+std::string FakeProcesses::read_cmdline(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  return process == nullptr || !process->alive() ? "" : process->cmdline;
+}
+
+std::string FakeProcesses::read_wait_channel(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  return process != nullptr && process->sleeps_uninterruptibly ? "rpc_wait_bit_killable" : "";
+}
+
+Bytes FakeProcesses::read_anonymous(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  return process == nullptr || !process->alive() ? Bytes(0) : process->anonymous;
+}
+
+Bytes FakeProcesses::read_anonymous_share(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  return process == nullptr ? Bytes(0) : process->anonymous_share.value_or(read_anonymous(pid));
+}
+
+std::vector<supervise::ProcessSummary> FakeProcesses::summarize(std::span<const pid_t> pids) const {
+  std::vector<supervise::ProcessSummary> all;
+  for (const pid_t pid : pids) {
+    if (const auto stat = find_stat(pid)) all.push_back({pid, stat->parent, stat->comm, read_anonymous(pid)});
+  }
+  if (all.size() > supervise::kMaxProcesses) all.resize(supervise::kMaxProcesses);
+  return all;
+}
+
+Result<void> FakeProcesses::signal_member(pid_t pid, const std::string& path, std::span<const int> signals) {
+  const Process* process = world_.find_process(pid);
+  if (process == nullptr || !is_within(process->cgroup, path)) return gone("the process", std::errc::no_such_process);
+  for (const int signal : signals) world_.kill(pid, signal, Sender::kWatchdog);
+  return {};
+}
+
+std::optional<std::string> FakeProcesses::why_protected(pid_t pid) const {
+  const Process* process = world_.find_process(pid);
+  if (process == nullptr || process->protected_as.empty()) return std::nullopt;
+  return process->protected_as;
+}
+
+// ---- cgroups ----
+
+Result<std::unique_ptr<RunCgroup>> FakeCgroups::open(RunKey key, const std::string& slice) {
+  const auto it = world_.slices_.find(slice);
+  if (it == world_.slices_.end()) return gone("the cgroup", std::errc::no_such_file_or_directory);
+  it->second->watcher = key;
+  return std::unique_ptr<RunCgroup>(std::make_unique<FakeRunCgroup>(world_, it->second));
+}
+
+Result<void> FakeCgroups::move(pid_t pid, const std::string& slice, const std::string& scope) {
+  if (before_move) before_move(pid);
+  if (immovable.contains(pid)) return errno_error("cgroup.procs", EACCES);
+  Process* process = world_.find_process(pid);
+  if (process == nullptr || !process->alive()) return gone("the process", std::errc::no_such_process);
+  const std::string to = world_.path_of(slice) + "/" + scope;
+  if (!world_.scopes_.contains(to)) return gone("the scope", std::errc::no_such_file_or_directory);
+  const std::string from = std::exchange(process->cgroup, to);
+  if (from != to) world_.on_left(from);
+  return {};
+}
+
+Result<void> FakeCgroups::put_back(pid_t pid, const std::string& path) {
+  const bool scope_of_ours = path.starts_with(kParentPath);
+  if (removed.contains(path) || (scope_of_ours && !world_.scopes_.contains(path))) {
+    return gone("the cgroup", std::errc::no_such_file_or_directory);
+  }
+  Process* process = world_.find_process(pid);
+  if (process == nullptr || !process->alive()) return gone("the process", std::errc::no_such_process);
+  world_.on_left(std::exchange(process->cgroup, path));
+  return {};
+}
+
+// ---- systemd ----
+
+void FakePlacer::ask(Kind kind, Deed deed, Done done) {
+  waiting_.push_back({kind, std::move(deed), std::move(done)});
+  if (!held_) world_.later([this] { answer(); });
+}
+
+void FakePlacer::answer() {
+  for (auto asked = std::exchange(waiting_, {}); const auto& [kind, deed, done] : asked) done(deed(), world_.now());
+}
+
+void FakePlacer::fail(const std::string& why) {
+  for (auto asked = std::exchange(waiting_, {}); const auto& [kind, deed, done] : asked) {
+    const Error error{std::make_error_code(std::errc::operation_canceled), why};
+    done(kind == Kind::kStop ? deed() : error, world_.now());
+  }
+}
+
+Result<void> FakePlacer::start_scope(const ScopeOrder& order, ProcessKey process) {
+  Process* found = world_.find_process(process.pid);
+  if (found == nullptr || key_of(found->stat) != process) return gone("the process", std::errc::no_such_process);
+  world_.scopes_.insert(world_.path_of(order.slice) + "/" + order.scope);
+  if (!found->alive()) return {};  // Accepted: the scope is made, and stays empty (measured).
+  (void)world_.cgroups.move(process.pid, order.slice, order.scope);
+  return {};
+}
+
+void FakePlacer::request_place(const ScopeOrder& scope, const SliceLimits& limits, Done done) {
+  orders.push_back(scope);
+  ask(
+      Kind::kStart,
+      [this, scope, limits, process = scope.process->key()]() -> Result<void> {
+        if (world_.find_process(process.pid) == nullptr) return gone("the process", std::errc::no_such_process);
+        if (world_.slices_.contains(scope.slice)) {
+          return Error{std::make_error_code(std::errc::file_exists), "Unit " + scope.slice + " already exists"};
+        }
+        Slice slice;
+        slice.path = world_.path_of(scope.slice);
+        slice.limits = limits;
+        slice.tripwire = limits.tripwire;
+        world_.slices_[scope.slice] = std::make_shared<Slice>(slice);
+        return start_scope(scope, process);
+      },
+      std::move(done));
+}
+
+void FakePlacer::request_scope(const ScopeOrder& scope, Done done) {
+  orders.push_back(scope);
+  ask(
+      Kind::kStart, [this, scope, process = scope.process->key()] { return start_scope(scope, process); },
+      std::move(done));
+}
+
+void FakePlacer::request_limits(const std::string& slice, const SliceLimits& limits, Done done) {
+  ask(
+      Kind::kStart,
+      [this, slice, limits]() -> Result<void> {
+        const auto it = world_.slices_.find(slice);
+        if (it == world_.slices_.end()) return gone("the unit");
+        it->second->limits = limits;
+        it->second->tripwire = limits.tripwire;
+        return {};
+      },
+      std::move(done));
+}
+
+void FakePlacer::request_remove(const std::string& slice, Done done) {
+  ask(
+      Kind::kStop,
+      [this, slice]() -> Result<void> {
+        world_.remove_slice(slice);
+        return {};
+      },
+      std::move(done));
+}
+
+void FakePlacer::request_stop(const std::string& unit, Done done) {
+  ask(
+      Kind::kStop,
+      [this, unit]() -> Result<void> {
+        for (const auto& [pid, process] : std::map(world_.all())) {
+          if (process.alive() && process.cgroup.ends_with("/" + unit)) world_.kill(pid, SIGTERM, Sender::kSystemd);
+        }
+        return {};
+      },
+      std::move(done));
+}
+
+void FakePlacer::request_settled(Done done) {
+  if (!answers_settled) return;
+  world_.later([this, done = std::move(done)] { done({}, world_.now()); });
+}
+
+std::string FixedIdentity::new_uuid() {
+  std::string number = std::to_string(++last_);
+  number.insert(0, 8 - number.size(), '0');
+  return number + "-0000-4000-8000-000000000000";
+}
+
+// ---- the world ----
+
+World::World(supervise::Policy policy, supervise::Machine machine)
+    : supervisor({cgroups, processes, placer, recorder, identity, [this](std::optional<Instant> due) { alarm_ = due; }},
+                 policy, machine, now()) {
+  Process init;
+  init.stat.pid = kInit;
+  init.stat.state = 'S';
+  init.stat.comm = "systemd";
+  init.cgroup = "/init.scope";
+  init.protected_as = "the system's manager";
+  processes_[kInit] = init;
+  user_shell = spawn(kInit, "bash");
+  process(user_shell).uid = kUser;
+  process(user_shell).cgroup = "/user.slice/user-1000.slice/session-1.scope";
+  setsid(user_shell);
+}
+
+World::~World() {
+  // What waits may hold processes, which unregister themselves here.
+  queue_.clear();
+  timed_.clear();
+  placer.waiting_.clear();
+}
+
+Now World::now() const { return {clock_, WallTime(clock_.time_since_epoch() + std::chrono::years{50})}; }
+
+void World::deliver() {
+  for (int told = 0; !queue_.empty(); ++told) {
+    AW_ASSERT(told < 100000);  // Otherwise somebody goes round in circles.
+    const auto what = std::move(queue_.front());
+    queue_.pop_front();
+    what();
+  }
+}
+
+void World::advance(Span span) {
+  const Instant end = clock_ + span;
+  deliver();
+  for (int steps = 0;; ++steps) {
+    AW_ASSERT(steps < 100000);
+    const Instant next = std::min(alarm_.value_or(kNever), timed_.empty() ? kNever : timed_.begin()->first);
+    if (next > end || next == kNever) break;
+    clock_ = std::max(clock_, next);
+    if (!timed_.empty() && timed_.begin()->first <= clock_) {
+      const auto due = timed_.extract(timed_.begin());
+      due.mapped()();
+    } else {
+      alarm_.reset();
+      ++wakeups;
+      supervisor.on_timer(now());
+    }
+    deliver();
+  }
+  clock_ = end;
+}
+
+Process* World::find_process(pid_t pid) {
+  const auto it = processes_.find(pid);
+  return it == processes_.end() ? nullptr : &it->second;
+}
+
+bool World::alive(pid_t pid) {
+  const Process* process = find_process(pid);
+  return process != nullptr && process->alive();
+}
+
+pid_t World::spawn(pid_t parent, const std::string& comm) {
+  Process child;
+  const Process& from = process(parent);
+  child.stat = {.pid = ++last_pid_,
+                .parent = parent,
+                .process_group = from.stat.process_group,
+                .session = from.stat.session,
+                .state = 'S',
+                .start_time = ++ticks_,
+                .comm = comm};
+  child.uid = from.uid;
+  child.cgroup = from.cgroup;
+  child.cmdline = "/usr/bin/" + comm;
+  processes_[child.stat.pid] = child;
+  return child.stat.pid;
+}
+
+void World::setsid(pid_t pid) { process(pid).stat.session = process(pid).stat.process_group = pid; }
+
+void World::kill(pid_t pid, int signal, Sender sender) {
+  Process* target = find_process(pid);
+  if (target == nullptr) return;
+  sent.push_back({pid, signal, sender});
+  if (!target->alive()) return;
+  if (on_signal) on_signal(Sent{pid, signal, sender});
+  if (signal == SIGSTOP) target->stat.state = 'T';
+  if (signal == SIGCONT && target->stat.state == 'T') target->stat.state = 'S';
+  if (signal == SIGTERM) target->term_pending = true;
+  if (signal == SIGKILL) target->kill_pending = true;
+  act_on_signals(pid);
+}
+
+void World::act_on_signals(pid_t pid) {
+  Process& target = process(pid);
+  if (!target.alive() || target.sleeps_uninterruptibly) return;
+  if (target.kill_pending) return die(pid, SIGKILL);
+  const Slice* slice = find_slice_of(target.cgroup);
+  if (!target.term_pending || target.stat.state == 'T' || (slice != nullptr && slice->frozen)) return;
+  target.term_pending = false;
+  switch (target.on_term) {
+    case OnTerm::kDies:
+      return die(pid, SIGTERM);
+    case OnTerm::kIgnores:
+      return;
+    case OnTerm::kCleansUp:
+      return at(clock_ + target.cleanup, [this, key = key_of(target.stat)] {
+        if (alive(key.pid) && key_of(process(key.pid).stat) == key) exit(key.pid, 0);
+      });
+  }
+  unreachable(target.on_term);
+}
+
+std::vector<int> World::signals_to(pid_t pid, Sender sender) const {
+  std::vector<int> signals;
+  for (const Sent& one : sent) {
+    if (one.pid == pid && one.sender == sender) signals.push_back(one.signal);
+  }
+  return signals;
+}
+
+void World::wake(pid_t pid) {
+  process(pid).sleeps_uninterruptibly = false;
+  act_on_signals(pid);
+}
+
+pid_t World::adopter_of(const Process& dead) const {
+  for (pid_t pid = dead.stat.parent; pid > kInit;) {
+    const auto it = processes_.find(pid);
+    if (it == processes_.end()) break;
+    if (it->second.subreaper && it->second.alive()) return pid;
+    pid = it->second.stat.parent;
+  }
+  return kInit;
+}
+
+void World::die(pid_t pid, int wait_status) {
+  Process& dead = process(pid);
+  if (!dead.alive()) return;
+  dead.stat.state = 'Z';
+  dead.stat.exit_status = wait_status;
+  const pid_t adopter = adopter_of(dead);
+  const auto reap_when_due = [this](Process& zombie) {
+    const Process* parent = find_process(zombie.stat.parent);
+    const ProcessKey key = key_of(zombie.stat);
+    const auto reap_it = [this, key] {
+      if (const Process* it = find_process(key.pid); it != nullptr && key_of(it->stat) == key) reap(key.pid);
+    };
+    if (parent == nullptr || parent->reaps == Reaps::kSoon) at(clock_ + kReapDelay, reap_it);
+    if (parent != nullptr && parent->reaps == Reaps::kAtOnce) queue_.push_front(reap_it);
+  };
+  for (auto& [child, process] : processes_) {
+    if (process.stat.parent != pid) continue;
+    process.stat.parent = adopter;
+    if (!process.alive()) reap_when_due(process);
+  }
+  for (const auto& [id, watch] : watches_) {
+    if (watch.key == key_of(dead.stat)) tell_watcher(id);
+  }
+  on_left(dead.cgroup);
+  reap_when_due(dead);
+}
+
+void World::on_left(const std::string& cgroup) {
+  if (members(cgroup).empty()) scopes_.erase(cgroup);  // systemd removes a scope that has emptied.
+  if (Slice* slice = find_slice_of(cgroup); slice != nullptr && !populated(*slice)) notify(*slice);
+}
+
+void World::tell_watcher(std::uint64_t watch) {
+  later([this, watch] {
+    const auto found = watches_.extract(watch);
+    if (found) found.mapped().ended(now());
+  });
+}
+
+std::string World::path_of(const std::string& slice) const {
+  return slice == placer.parent_slice() ? kParentPath : std::string(kParentPath) + "/" + slice;
+}
+
+Slice* World::find_slice_of(const std::string& cgroup) const {
+  for (const auto& [name, slice] : slices_) {
+    if (is_within(cgroup, slice->path)) return slice.get();
+  }
+  return nullptr;
+}
+
+std::vector<pid_t> World::members(const std::string& path) const {
+  std::vector<pid_t> pids;
+  for (const auto& [pid, process] : processes_) {
+    if (process.alive() && is_within(process.cgroup, path)) pids.push_back(pid);
+  }
+  return pids;
+}
+
+void World::notify(Slice& slice) {
+  if (slice.watcher == 0 || losing_notifications || !notified_.insert(slice.watcher).second) return;
+  later([this, key = slice.watcher] {
+    notified_.erase(key);
+    supervisor.on_cgroup_changed(key, now());
+  });
+}
+
+void World::use_memory(const std::string& id, Bytes anonymous, Bytes page_cache) {
+  Slice& used = slice(id);
+  used.stat.anon = anonymous;
+  used.stat.file = page_cache;
+  if (anonymous + page_cache <= used.tripwire) return;
+  ++used.events.high;
+  notify(used);
+}
+
+void World::oom_kill(const std::string& id, const std::string& scope, bool own_limit) {
+  Slice& hit = slice(id);
+  if (own_limit) ++hit.events.oom;
+  for (const pid_t pid : members(hit.path + "/" + scope)) {
+    ++hit.events.oom_kill;
+    kill(pid, SIGKILL, Sender::kKernel);
+  }
+  notify(hit);
+}
+
+void World::remove_slice(const std::string& name) {
+  const auto it = slices_.find(name);
+  if (it == slices_.end()) return;
+  for (const pid_t pid : members(it->second->path)) kill(pid, SIGKILL, Sender::kSystemd);
+  it->second->removed = true;
+  slices_.erase(it);
+}
+
+void World::systemctl_stop(const std::string& id) {
+  const std::string unit = scope_name(id);
+  later([this, unit] { supervisor.on_manager_job(unit, supervise::ManagerJob::kStop, now()); });
+  for (const pid_t pid : members(slice(id).path + "/" + unit)) kill(pid, SIGTERM, Sender::kSystemd);
+}
+
+// ---- clients ----
+
+std::unique_ptr<ProcessHandle> World::handle(pid_t pid) { return processes.open(pid).value(); }
+
+Answer World::request_register(const std::string& text, pid_t pid, supervise::Limits limits) {
+  auto answer = std::make_shared<std::optional<Result<RunKey>>>();
+  supervisor.request_register({id(text), handle(pid), std::move(limits), caller()}, now(),
+                              [answer](Result<RunKey> key, const Now&) { *answer = std::move(key); });
+  return answer;
+}
+
+RunKey World::register_run(const std::string& text, pid_t pid, supervise::Limits limits) {
+  const Answer answer = request_register(text, pid, std::move(limits));
+  deliver();
+  AW_ASSERT(*answer && **answer);
+  return ***answer;
+}
+
+Done World::keep(const Reply& reply) {
+  return [reply](Result<void> result, const Now&) { *reply = std::move(result); };
+}
+
+std::vector<supervise::EventRecord> World::records(const std::string& id) const {
+  std::vector<supervise::EventRecord> found;
+  std::copy_if(recorder.records.begin(), recorder.records.end(), std::back_inserter(found),
+               [&](const auto& record) { return record.registered_as == id; });
+  return found;
+}
+
+std::vector<supervise::EventRecord> World::records(const std::string& id, EventKind kind) const {
+  auto found = records(id);
+  std::erase_if(found, [kind](const auto& record) { return record.kind != kind; });
+  return found;
+}
+
+std::vector<EventKind> World::kinds(const std::string& id) const {
+  std::vector<EventKind> kinds;
+  for (const auto& record : records(id)) kinds.push_back(record.kind);
+  return kinds;
+}
+
+}  // namespace aw::testing

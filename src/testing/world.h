@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A small simulated machine: processes that fork, die and are reaped, cgroups that count and kill, a systemd that
+// answers when it is told to, and a clock that only the test moves. It implements the ports of supervise/ and drives
+// one Supervisor as the daemon's loop would: what happens is queued, and told from deliver() and advance().
+#pragma once
+
+#include <csignal>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "supervise/supervisor.h"
+
+namespace aw::testing {
+
+class World;
+
+enum class OnTerm {
+  kDies,      ///< no handler
+  kIgnores,   ///< a handler that does nothing
+  kCleansUp,  ///< exits with status 0 after `cleanup`
+};
+
+/// When a parent waits for a child that has died.
+enum class Reaps { kSoon, kAtOnce, kNever };
+
+struct Process {
+  supervise::ProcessStat stat;
+  uid_t uid = 0;
+  std::string cgroup;
+  std::string cmdline;
+  Bytes anonymous;
+  std::optional<Bytes> anonymous_share;  ///< unset: shares nothing
+  OnTerm on_term = OnTerm::kDies;
+  Span cleanup{0};
+  Reaps reaps = Reaps::kSoon;
+  bool subreaper = false;
+  bool sleeps_uninterruptibly = false;  ///< SIGKILL has to wait
+  std::string protected_as;
+  bool term_pending = false;
+  bool kill_pending = false;
+
+  bool alive() const { return stat.state != 'Z'; }
+};
+
+/// A run's cgroup. Held by shared_ptr, so that one that was made anew under the same name is another.
+struct Slice {
+  std::string path;
+  supervise::MemoryEvents events;
+  supervise::MemoryStat stat;
+  supervise::MemoryPressure pressure;
+  supervise::SliceLimits limits;  ///< as systemd was told last
+  Bytes tripwire;                 ///< memory.high as it is
+  unsigned kills = 0;             ///< writes to cgroup.kill
+  mutable unsigned stat_reads = 0;
+  bool frozen = false;
+  bool removed = false;
+  supervise::RunKey watcher = 0;  ///< 0: nobody
+};
+
+class FakeProcesses final : public supervise::Processes {
+ public:
+  explicit FakeProcesses(World& world) : world_(world) {}
+  Result<std::unique_ptr<supervise::ProcessHandle>> open(pid_t pid) override;
+  Result<std::unique_ptr<supervise::ProcessHandle>> adopt(int pidfd) override;
+  std::optional<supervise::ProcessStat> find_stat(pid_t pid) const override;
+  std::vector<supervise::ProcessStat> read_all() const override;
+  bool has_children(pid_t pid) const override;
+  std::optional<std::string> find_cgroup(pid_t pid) const override;
+  std::optional<uid_t> find_uid(pid_t pid) const override;
+  std::string read_cmdline(pid_t pid) const override;
+  std::string read_wait_channel(pid_t pid) const override;
+  Bytes read_anonymous(pid_t pid) const override;
+  Bytes read_anonymous_share(pid_t pid) const override;
+  std::vector<supervise::ProcessSummary> summarize(std::span<const pid_t> pids) const override;
+  Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) override;
+  std::optional<std::string> why_protected(pid_t pid) const override;
+
+ private:
+  World& world_;
+};
+
+class FakeCgroups final : public supervise::Cgroups {
+ public:
+  explicit FakeCgroups(World& world) : world_(world) {}
+  Result<std::unique_ptr<supervise::RunCgroup>> open(supervise::RunKey key, const std::string& slice) override;
+  Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) override;
+  Result<void> put_back(pid_t pid, const std::string& path) override;
+
+  std::function<void(pid_t)> before_move;  ///< e.g. forks
+  std::set<pid_t> immovable;
+  std::set<std::string> removed;  ///< nothing can be put back there
+
+ private:
+  World& world_;
+};
+
+class FakePlacer final : public supervise::Placer {
+ public:
+  explicit FakePlacer(World& world) : world_(world) {}
+  void request_place(const supervise::ScopeOrder& scope, const supervise::SliceLimits& limits,
+                     supervise::Done done) override;
+  void request_scope(const supervise::ScopeOrder& scope, supervise::Done done) override;
+  void request_limits(const std::string& slice, const supervise::SliceLimits& limits, supervise::Done done) override;
+  void request_remove(const std::string& slice, supervise::Done done) override;
+  void request_stop(const std::string& unit, supervise::Done done) override;
+  void request_settled(supervise::Done done) override;
+  const std::string& parent_slice() const override { return parent_; }
+
+  void hold() { held_ = true; }  ///< from here on nothing is done or answered …
+  void release() {
+    held_ = false;
+    answer();
+  }                                   ///< … until here
+  void answer();                      ///< does and answers what was asked so far
+  void fail(const std::string& why);  ///< answers with an error, and does nothing; but what is to be stopped is stopped
+  std::size_t waiting() const { return waiting_.size(); }
+
+  /// Every scope that was ordered, oldest first; `process` is not to be followed.
+  std::vector<supervise::ScopeOrder> orders;
+  bool answers_settled = true;
+
+ private:
+  friend class World;
+  using Deed = std::function<Result<void>()>;
+  enum class Kind { kStart, kStop };
+  struct Asked {
+    Kind kind;
+    Deed deed;
+    supervise::Done done;
+  };
+  void ask(Kind kind, Deed deed, supervise::Done done);
+  Result<void> start_scope(const supervise::ScopeOrder& order, supervise::ProcessKey process);
+
+  World& world_;
+  const std::string parent_ = "analysis.slice";
+  bool held_ = false;
+  std::deque<Asked> waiting_;
+};
+
+class RecordingRecorder final : public supervise::Recorder {
+ public:
+  void record(const supervise::EventRecord& event) override { records.push_back(event); }
+  std::vector<supervise::EventRecord> records;
+};
+
+class FixedIdentity final : public supervise::Identity {
+ public:
+  std::string new_uuid() override;
+  const std::string& host() const override { return host_; }
+  const std::string& boot_id() const override { return boot_; }
+
+ private:
+  unsigned last_ = 0;
+  const std::string host_ = "testhost";
+  const std::string boot_ = "00000000-0000-4000-8000-000000000b00";
+};
+
+enum class Sender { kWatchdog, kSystemd, kKernel, kSomebody };
+
+/// A signal to a process, or to the zombie that the one before has made of it.
+struct Sent {
+  pid_t pid;
+  int signal;
+  Sender sender;
+};
+
+/// A registration, answered or not yet.
+using Answer = std::shared_ptr<std::optional<Result<supervise::RunKey>>>;
+using Reply = std::shared_ptr<std::optional<Result<void>>>;
+
+class World {
+ public:
+  static constexpr uid_t kUser = 1000;
+  static constexpr pid_t kInit = 1;
+
+  explicit World(supervise::Policy policy = {}, supervise::Machine machine = {kGiB + kGiB + kGiB + kGiB, 2});
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  // ---- time ----
+  Now now() const;
+  /// Lets time pass: everything that is due meanwhile happens, and is told, when it is due.
+  void advance(Span span);
+  /// Tells all that waits to be told, without time passing.
+  void deliver();
+  void later(std::function<void()> what) { queue_.push_back(std::move(what)); }
+  std::optional<Instant> alarm() const { return alarm_; }
+
+  // ---- processes ----
+  pid_t spawn(pid_t parent, const std::string& comm = "job");  ///< inherits cgroup, uid, group and session
+  void setsid(pid_t pid);
+  void exit(pid_t pid, int code = 0) { die(pid, code << 8); }
+  void die(pid_t pid, int wait_status);
+  void kill(pid_t pid, int signal, Sender sender = Sender::kSomebody);
+  void wake(pid_t pid);  ///< out of its uninterruptible sleep
+  void reap(pid_t pid) { processes_.erase(pid); }
+  Process& process(pid_t pid) { return processes_.at(pid); }
+  Process* find_process(pid_t pid);
+  bool alive(pid_t pid);
+  std::vector<int> signals_to(pid_t pid, Sender sender = Sender::kWatchdog) const;
+  const std::map<pid_t, Process>& all() const { return processes_; }
+  std::vector<pid_t> members(const std::string& path) const;  ///< the living ones, ascending
+
+  // ---- cgroups ----
+  /// The slice of a run; one that is gone is an error of the test.
+  Slice& slice(const std::string& id) { return *slices_.at(slice_name(id)); }
+  bool has_slice(const std::string& id) const { return slices_.contains(slice_name(id)); }
+  std::size_t slice_count() const { return slices_.size(); }
+  std::size_t watch_count() const { return watches_.size(); }
+  /// What the tree has in memory now; passing the tripwire moves the counter, as in the kernel.
+  void use_memory(const std::string& id, Bytes anonymous, Bytes page_cache = Bytes(0));
+  /// The kernel kills one scope, because of a limit of the run's own or one from elsewhere.
+  void oom_kill(const std::string& id, const std::string& scope, bool own_limit = true);
+  void notify(Slice& slice);
+  void remove_slice(const std::string& name);
+  bool losing_notifications = false;
+
+  // ---- systemd, clients ----
+  void systemctl_stop(const std::string& id);
+  std::unique_ptr<supervise::ProcessHandle> handle(pid_t pid);
+  supervise::Caller caller(uid_t uid = kUser) const { return {uid, user_shell, uid == 0}; }
+  Answer request_register(const std::string& id, pid_t pid, supervise::Limits limits = {});
+  supervise::RunKey register_run(const std::string& id, pid_t pid, supervise::Limits limits = {});
+  /// A Done that keeps what it is told.
+  static supervise::Done keep(const Reply& reply);
+
+  // ---- records ----
+  std::vector<supervise::EventRecord> records(const std::string& id) const;
+  std::vector<supervise::EventRecord> records(const std::string& id, EventKind kind) const;
+  std::vector<EventKind> kinds(const std::string& id) const;
+
+  static std::string slice_name(const std::string& id) { return slice_unit(AnalysisId::parse(id).value()); }
+  static std::string scope_name(const std::string& id, unsigned n = 1) {
+    return scope_unit(AnalysisId::parse(id).value(), n);
+  }
+
+  static AnalysisId id(const std::string& text) { return AnalysisId::parse(text).value(); }
+
+  FakeProcesses processes{*this};
+  FakeCgroups cgroups{*this};
+  FakePlacer placer{*this};
+  RecordingRecorder recorder;
+  FixedIdentity identity;
+  pid_t user_shell = 0;          ///< a process of kUser in a login session
+  bool refuses_watches = false;  ///< no process can be watched any more
+  unsigned wakeups = 0;          ///< of the supervisor by its alarm
+  std::vector<Sent> sent;        ///< every signal so far
+  std::function<void(const Sent&)> on_signal;
+
+ private:
+  friend class FakeHandle;
+  friend class FakeRunCgroup;
+  friend class FakeProcesses;
+  friend class FakeCgroups;
+  friend class FakePlacer;
+  struct Watch {
+    supervise::ProcessKey key;
+    std::function<void(const Now&)> ended;
+  };
+
+  void act_on_signals(pid_t pid);
+  pid_t adopter_of(const Process& dead) const;
+  void on_left(const std::string& cgroup);
+  void tell_watcher(std::uint64_t watch);
+  Slice* find_slice_of(const std::string& cgroup) const;
+  bool populated(const Slice& slice) const { return !members(slice.path).empty(); }
+  std::string path_of(const std::string& slice) const;
+  void at(Instant when, std::function<void()> what) { timed_.emplace(when, std::move(what)); }
+
+  Instant clock_{std::chrono::hours{1}};
+  std::optional<Instant> alarm_;
+  std::multimap<Instant, std::function<void()>> timed_;
+  std::deque<std::function<void()>> queue_;
+  std::set<supervise::RunKey> notified_;
+  std::map<pid_t, Process> processes_;
+  std::map<std::string, std::shared_ptr<Slice>> slices_;  ///< by name
+  std::set<std::string> scopes_;                          ///< paths of those that systemd has
+  std::map<std::uint64_t, Watch> watches_;
+  std::uint64_t last_watch_ = 0;
+  std::uint64_t ticks_ = 0;
+  pid_t last_pid_ = 100;
+
+ public:
+  supervise::Supervisor supervisor;
+};
+
+}  // namespace aw::testing
