@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loop/loop.h"
+
+#include <sys/signalfd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+namespace aw::loop {
+
+struct Source::Impl {
+  sd_event_source* source = nullptr;
+  const char* description = "";
+  std::function<void(const Now&)> callback;
+  std::function<void(const Now&, SignalOrigin)> on_signal;  ///< of a signal source, instead
+};
+
+void Source::Delete::operator()(Impl* impl) const noexcept {
+  sd_event_source_disable_unref(impl->source);
+  delete impl;
+}
+
+namespace {
+
+Now read_now(sd_event* event) {
+  std::uint64_t monotonic = 0;
+  std::uint64_t real = 0;
+  sd_event_now(event, CLOCK_MONOTONIC, &monotonic);
+  sd_event_now(event, CLOCK_REALTIME, &real);
+  return {Instant(Span(static_cast<Span::rep>(monotonic))), WallTime(Span(static_cast<Span::rep>(real)))};
+}
+
+int dispatch(sd_event_source* source, const std::function<void(const Now&)>& callback,
+             const char* description) noexcept {
+  sd_event* event = sd_event_source_get_event(source);
+  try {
+    // A callback may drop its own source; sd-event keeps the source alive until we return, but not our copy.
+    const auto keep = callback;
+    keep(read_now(event));
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s; leaving the loop\n", description, e.what());
+    sd_event_exit(event, 1);
+  }
+  return 0;
+}
+
+template <class Impl>
+int on_io(sd_event_source* source, int, std::uint32_t, void* data) noexcept {
+  auto* impl = static_cast<Impl*>(data);
+  return dispatch(source, impl->callback, impl->description);
+}
+template <class Impl>
+int on_time(sd_event_source* source, std::uint64_t, void* data) noexcept {
+  auto* impl = static_cast<Impl*>(data);
+  return dispatch(source, impl->callback, impl->description);
+}
+template <class Impl>
+int on_defer(sd_event_source* source, void* data) noexcept {
+  auto* impl = static_cast<Impl*>(data);
+  return dispatch(source, impl->callback, impl->description);
+}
+template <class Impl>
+int on_signal(sd_event_source* source, const signalfd_siginfo* info, void* data) noexcept {
+  auto* impl = static_cast<Impl*>(data);
+  const auto origin = info->ssi_code == SI_KERNEL ? SignalOrigin::kTerminal : SignalOrigin::kProcess;
+  const auto callback = [keep = impl->on_signal, origin](const Now& now) { keep(now, origin); };
+  return dispatch(source, callback, impl->description);
+}
+
+/// Names the source and sets its priority; an error of sd-event (negative errno) is worded.
+Result<void> finish(int r, sd_event_source* source, Priority priority, const char* description) {
+  if (r < 0) return errno_error(description, -r);
+  (void)sd_event_source_set_description(source, description);  // Only for messages.
+  if (r = sd_event_source_set_priority(source, static_cast<std::int64_t>(priority)); r < 0) {
+    return errno_error(description, -r);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Loop> Loop::create() {
+  sd_event* event = nullptr;
+  if (const int r = sd_event_default(&event); r < 0) return errno_error("event loop", -r);
+  return Loop(event);
+}
+
+Now Loop::now() const { return read_now(event_.get()); }
+
+Result<Source> Loop::watch_fd(int fd, std::uint32_t events, Priority priority, const char* description,
+                              std::function<void(const Now&)> on_ready) {
+  Source source;
+  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_ready), {}});
+  Source::Impl* impl = source.impl_.get();
+  const int r = sd_event_add_io(event_.get(), &impl->source, fd, events, &on_io<Source::Impl>, impl);
+  if (auto done = finish(r, impl->source, priority, description); !done) return std::move(done).error();
+  return source;
+}
+
+Result<Source> Loop::add_timer(Priority priority, const char* description, std::function<void(const Now&)> on_due) {
+  Source source;
+  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_due), {}});
+  Source::Impl* impl = source.impl_.get();
+  const int r =
+      sd_event_add_time(event_.get(), &impl->source, CLOCK_MONOTONIC, UINT64_MAX, 1, &on_time<Source::Impl>, impl);
+  if (auto done = finish(r, impl->source, priority, description); !done) return std::move(done).error();
+  (void)sd_event_source_set_enabled(impl->source, SD_EVENT_OFF);  // Cannot fail for a live source.
+  return source;
+}
+
+void Loop::set_timer(Source& timer, Instant when) {
+  sd_event_source* source = timer.impl_->source;
+  if (when == kNever) {
+    (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+    return;
+  }
+  const auto usec = when.time_since_epoch().count();
+  (void)sd_event_source_set_time(source, usec < 0 ? 0 : static_cast<std::uint64_t>(usec));
+  (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+Result<Source> Loop::add_deferred(const char* description, std::function<void(const Now&)> work) {
+  Source source;
+  source.impl_.reset(new Source::Impl{nullptr, description, std::move(work), {}});
+  Source::Impl* impl = source.impl_.get();
+  const int r = sd_event_add_defer(event_.get(), &impl->source, &on_defer<Source::Impl>, impl);
+  if (auto done = finish(r, impl->source, Priority::kDeferred, description); !done) return std::move(done).error();
+  (void)sd_event_source_set_enabled(impl->source, SD_EVENT_OFF);
+  return source;
+}
+
+void Loop::schedule(Source& deferred) { (void)sd_event_source_set_enabled(deferred.impl_->source, SD_EVENT_ONESHOT); }
+
+Result<Source> Loop::watch_signal(int signal, const char* description,
+                                  std::function<void(const Now&, SignalOrigin)> on_arrival) {
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, signal);
+  if (sigprocmask(SIG_BLOCK, &mask, nullptr) < 0) return errno_error("block signal");
+  Source source;
+  source.impl_.reset(new Source::Impl{nullptr, description, {}, std::move(on_arrival)});
+  Source::Impl* impl = source.impl_.get();
+  const int r = sd_event_add_signal(event_.get(), &impl->source, signal, &on_signal<Source::Impl>, impl);
+  if (auto done = finish(r, impl->source, Priority::kSignal, description); !done) return std::move(done).error();
+  return source;
+}
+
+bool Loop::enable_watchdog() { return sd_event_set_watchdog(event_.get(), 1) > 0; }
+
+int Loop::run() {
+  const int status = sd_event_loop(event_.get());
+  return status < 0 ? 1 : status;
+}
+
+Result<void> Loop::iterate(Span timeout) {
+  const auto usec = timeout == kForever ? UINT64_MAX : static_cast<std::uint64_t>(timeout.count());
+  if (const int r = sd_event_run(event_.get(), usec); r < 0) return errno_error("event loop", -r);
+  return {};
+}
+
+void Loop::exit(int status) { (void)sd_event_exit(event_.get(), status); }
+
+}  // namespace aw::loop

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The event loop: sd-event with owners. Callbacks are noexcept at the trampoline: what escapes one is named on
+// stderr and ends the loop with a failure status, because a half-deaf watchdog is worse than a restarted one.
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+
+#include "base/result.h"
+#include "base/time.h"
+
+namespace aw::loop {
+
+/// Which source goes first when several are ready; the table is in docs/architecture.md.
+enum class Priority : std::int64_t {
+  kKill = -100,    ///< cgroup events, the timer wheel: nothing delays a kill
+  kProcess = -50,  ///< leaders and owners that ended
+  kSignal = -10,   ///< our own signals
+  kBus = 0,        ///< PID 1 and clients
+  kDeferred = 50,  ///< what a wake-up left to do
+};
+
+class Loop;
+
+/// Who sent a signal: a key of the terminal's goes to every process of the foreground group.
+enum class SignalOrigin { kTerminal, kProcess };
+
+/// One source of the loop; dropping it removes it.
+class Source {
+ public:
+  Source() = default;
+  Source(Source&&) noexcept = default;
+  Source& operator=(Source&&) noexcept = default;
+  explicit operator bool() const { return impl_ != nullptr; }
+  void reset() { impl_.reset(); }
+
+ private:
+  friend class Loop;
+  struct Impl;
+  struct Delete {
+    void operator()(Impl* impl) const noexcept;
+  };
+  std::unique_ptr<Impl, Delete> impl_;
+};
+
+class Loop {
+ public:
+  static Result<Loop> create();
+  Loop(Loop&&) noexcept = default;
+  Loop& operator=(Loop&&) noexcept = default;
+
+  /// The time of this wake-up.
+  Now now() const;
+
+  /// `on_ready` whenever `fd` has one of `events` (EPOLLIN, …). The fd is lent, and outlives the source.
+  Result<Source> watch_fd(int fd, std::uint32_t events, Priority priority, const char* description,
+                          std::function<void(const Now&)> on_ready);
+
+  /// A timer that is off until set_timer().
+  Result<Source> add_timer(Priority priority, const char* description, std::function<void(const Now&)> on_due);
+  /// Arms it for `when` (CLOCK_MONOTONIC, accuracy 1 µs), or turns it off with kNever.
+  static void set_timer(Source& timer, Instant when);
+
+  /// Called once per wake-up after everything of higher priority, when it was scheduled.
+  Result<Source> add_deferred(const char* description, std::function<void(const Now&)> work);
+  static void schedule(Source& deferred);
+
+  /// Blocks the signal for this thread and calls back when it comes.
+  Result<Source> watch_signal(int signal, const char* description,
+                              std::function<void(const Now&, SignalOrigin)> on_arrival);
+
+  /// Feeds systemd's watchdog from the loop, if it asked for it. True if it did.
+  bool enable_watchdog();
+
+  /// Runs until exit(); the status given there. One that is not 0 also when a callback threw.
+  int run();
+  /// One iteration: waits at most `timeout` for something and handles it.
+  Result<void> iterate(Span timeout);
+  void exit(int status);
+
+  sd_event* raw() const { return event_.get(); }
+
+ private:
+  struct Unref {
+    void operator()(sd_event* event) const noexcept { sd_event_unref(event); }
+  };
+  explicit Loop(sd_event* event) : event_(event) {}
+  std::unique_ptr<sd_event, Unref> event_;
+};
+
+}  // namespace aw::loop
