@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cgroup/cgroup_fs.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "cgroup/parse.h"
+
+namespace aw::cgroup {
+namespace {
+
+using supervise::Counters;
+using supervise::MemoryEvents;
+using supervise::MemoryPressure;
+using supervise::MemoryStat;
+using supervise::RunKey;
+
+constexpr char kMemoryEvents[] = "memory.events";
+constexpr char kMemoryStat[] = "memory.stat";
+constexpr char kMemoryPressure[] = "memory.pressure";
+constexpr char kMemoryCurrent[] = "memory.current";
+constexpr char kMemoryPeak[] = "memory.peak";
+constexpr char kMemoryHigh[] = "memory.high";
+constexpr char kCgroupEvents[] = "cgroup.events";
+constexpr char kCgroupProcs[] = "cgroup.procs";
+constexpr char kCgroupKill[] = "cgroup.kill";
+constexpr char kCgroupFreeze[] = "cgroup.freeze";
+constexpr char kCpuStat[] = "cpu.stat";
+constexpr char kPidsCurrent[] = "pids.current";
+constexpr char kPidsEvents[] = "pids.events";
+
+/// A run's cgroup files are small; cgroup.procs of a fork bomb is not, and has a reader of its own.
+using Buffer = std::array<char, 16384>;
+
+Result<std::string_view> read_once(int fd, const char* name, Buffer& buffer) {
+  const ssize_t size = ::pread(fd, buffer.data(), buffer.size(), 0);
+  if (size < 0) return errno_error(name);
+  return std::string_view(buffer.data(), static_cast<std::size_t>(size));
+}
+
+Result<std::string_view> read_at(int dir, const char* name, Buffer& buffer) {
+  const UniqueFd fd(::openat(dir, name, O_RDONLY | O_CLOEXEC));
+  if (!fd) return errno_error(name);
+  return read_once(fd.get(), name, buffer);
+}
+
+Result<void> write_at(int dir, const char* name, std::string_view text) {
+  const UniqueFd fd(::openat(dir, name, O_WRONLY | O_CLOEXEC));
+  if (!fd) return errno_error(name);
+  if (::write(fd.get(), text.data(), text.size()) < 0) return errno_error(name);
+  return {};
+}
+
+Result<void> read_procs_at(int dir, std::vector<pid_t>& pids) {
+  const UniqueFd fd(::openat(dir, kCgroupProcs, O_RDONLY | O_CLOEXEC));
+  if (!fd) return errno_error(kCgroupProcs);
+  std::string text;
+  Buffer buffer;
+  for (;;) {
+    const ssize_t size = ::read(fd.get(), buffer.data(), buffer.size());
+    if (size < 0) return errno_error(kCgroupProcs);
+    if (size == 0) return parse_procs(text, pids);
+    text.append(buffer.data(), static_cast<std::size_t>(size));
+  }
+}
+
+Result<UniqueFd> open_dir_at(int dir, const char* path) {
+  UniqueFd fd(::openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  if (!fd) return errno_error(std::string("cgroup ") + path);
+  return fd;
+}
+
+/// Calls f(name) for each directory in `dir`.
+template <class F>
+Result<void> for_each_child(int dir, F&& f) {
+  // A descriptor of its own: fdopendir() takes it over and moves its offset.
+  UniqueFd own(::openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!own) return errno_error("list a cgroup");
+  DIR* listing = ::fdopendir(own.get());
+  if (listing == nullptr) return errno_error("list a cgroup");
+  (void)own.release();
+  while (const dirent* entry = ::readdir(listing)) {
+    const std::string_view name = entry->d_name;
+    if (entry->d_type == DT_DIR && name != "." && name != "..") f(entry->d_name);
+  }
+  ::closedir(listing);
+  return {};
+}
+
+Result<void> read_procs_below(int dir, int depth, std::vector<pid_t>& pids) {
+  if (auto own = read_procs_at(dir, pids); !own && own.error().code != std::errc::operation_not_supported) return own;
+  if (depth == 0) return {};
+  return for_each_child(dir, [&](const char* name) {
+    const auto child = open_dir_at(dir, name);
+    if (child) (void)read_procs_below(child->get(), depth - 1, pids);  // Gone between listing and reading: empty.
+  });
+}
+
+}  // namespace
+
+/// A run's slice.
+class HeldCgroup final : public supervise::RunCgroup {
+ public:
+  HeldCgroup(CgroupFs& owner, std::string path, UniqueFd dir)
+      : owner_(owner), path_(std::move(path)), dir_(std::move(dir)) {}
+  ~HeldCgroup() override { owner_.remove_watch(watch_); }
+  HeldCgroup(const HeldCgroup&) = delete;
+  HeldCgroup& operator=(const HeldCgroup&) = delete;
+
+  /// Opens what is read often. inotify reports a file by its name in the watched directory only while its inode is
+  /// in memory, so holding these two open is also what makes the watch work.
+  Result<void> begin(RunKey key) {
+    for (auto [fd, name] :
+         {std::pair{&memory_events_, kMemoryEvents}, {&cgroup_events_, kCgroupEvents}, {&memory_stat_, kMemoryStat}}) {
+      fd->reset(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
+      if (!*fd) return errno_error(name).within(path_);
+    }
+    auto watch = owner_.add_watch(key, dir_.get());
+    if (!watch) return std::move(watch).error().within(path_);
+    watch_ = *watch;
+    return {};
+  }
+
+  const std::string& path() const override { return path_; }
+  Result<MemoryEvents> read_memory_events() const override {
+    return read_held(memory_events_, kMemoryEvents, parse_memory_events);
+  }
+  Result<MemoryStat> read_memory_stat() const override {
+    return read_held(memory_stat_, kMemoryStat, parse_memory_stat);
+  }
+  Result<bool> read_populated() const override { return read_held(cgroup_events_, kCgroupEvents, parse_populated); }
+  Result<MemoryPressure> read_memory_pressure() const override {
+    return read_named(kMemoryPressure, parse_memory_pressure);
+  }
+
+  Result<std::vector<pid_t>> read_processes() const override {
+    std::vector<pid_t> pids;
+    // Deep enough for what a delegated scope makes below itself.
+    if (auto done = read_procs_below(dir_.get(), 8, pids); !done) return std::move(done).error().within(path_);
+    std::sort(pids.begin(), pids.end());
+    pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
+    return pids;
+  }
+
+  Counters read_counters() const override {
+    Counters counters;
+    if (auto v = read_named(kMemoryCurrent, parse_limit)) counters.memory_current = Bytes(*v);
+    if (auto v = read_named(kMemoryPeak, parse_limit)) counters.memory_peak = Bytes(*v);
+    if (auto v = read_named(kCpuStat, parse_cpu_usage)) counters.cpu = *v;
+    if (auto v = read_named(kPidsCurrent, parse_limit)) counters.tasks = *v;
+    counters.tasks_refused = read_refused();
+    return counters;
+  }
+
+  Result<void> write_tripwire(Bytes limit) override {
+    return write(kMemoryHigh, limit.is_infinite() ? "max" : std::to_string(limit.count()));
+  }
+  Result<void> write_kill() override { return write(kCgroupKill, "1"); }
+  Result<void> write_thaw() override {
+    // Each scope too: whoever froze one wrote there.
+    (void)for_each_child(dir_.get(), [&](const char* name) {
+      if (const auto child = open_dir_at(dir_.get(), name)) (void)write_at(child->get(), kCgroupFreeze, "0");
+    });
+    return write(kCgroupFreeze, "0");
+  }
+
+ private:
+  /// Before Linux 6.11 a refused fork is counted where the process is, since then where the limit is (pids.c).
+  std::optional<std::uint64_t> read_refused() const {
+    auto refused = read_named(kPidsEvents, parse_pids_refused);
+    if (!refused) return std::nullopt;
+    (void)for_each_child(dir_.get(), [&](const char* name) {
+      Buffer buffer;
+      const auto child = open_dir_at(dir_.get(), name);
+      const auto text =
+          child ? read_at(child->get(), kPidsEvents, buffer) : Result<std::string_view>(Error(child.error()));
+      const auto below = text ? parse_pids_refused(*text) : Result<std::uint64_t>(Error(text.error()));
+      if (below) *refused += *below;  // Gone meanwhile: none.
+    });
+    return *refused;
+  }
+
+  template <class Parse>
+  auto read_held(const UniqueFd& fd, const char* name, Parse parse) const -> decltype(parse(std::string_view())) {
+    Buffer buffer;
+    auto text = read_once(fd.get(), name, buffer);
+    if (!text) return std::move(text).error().within(path_);
+    return parse(*text);
+  }
+  template <class Parse>
+  auto read_named(const char* name, Parse parse) const -> decltype(parse(std::string_view())) {
+    Buffer buffer;
+    auto text = read_at(dir_.get(), name, buffer);
+    if (!text) return std::move(text).error().within(path_);
+    return parse(*text);
+  }
+  Result<void> write(const char* name, std::string_view text) {
+    auto done = write_at(dir_.get(), name, text);
+    if (!done) return std::move(done).error().within(path_);
+    return {};
+  }
+
+  CgroupFs& owner_;
+  std::string path_;
+  UniqueFd dir_;
+  UniqueFd memory_events_;
+  UniqueFd memory_stat_;
+  UniqueFd cgroup_events_;
+  int watch_ = -1;
+};
+
+CgroupFs::CgroupFs(loop::Loop&, std::string parent, Listener listener)
+    : parent_(std::move(parent)), listener_(std::move(listener)) {}
+
+CgroupFs::~CgroupFs() = default;
+
+Result<std::unique_ptr<CgroupFs>> CgroupFs::open(loop::Loop& loop, const std::string& mount, std::string parent,
+                                                 Listener listener) {
+  struct statfs fs {};
+  if (::statfs(mount.c_str(), &fs) < 0) return errno_error(mount);
+  if (fs.f_type != CGROUP2_SUPER_MAGIC) {
+    return invalid(mount + " is no cgroup2 mount; boot with systemd.unified_cgroup_hierarchy=1");
+  }
+  return open_unchecked(loop, mount, std::move(parent), std::move(listener));
+}
+
+Result<std::unique_ptr<CgroupFs>> CgroupFs::open_fixture(loop::Loop& loop, const std::string& mount, std::string parent,
+                                                         Listener listener) {
+  return open_unchecked(loop, mount, std::move(parent), std::move(listener));
+}
+
+Result<std::unique_ptr<CgroupFs>> CgroupFs::open_unchecked(loop::Loop& loop, const std::string& mount,
+                                                           std::string parent, Listener listener) {
+  std::unique_ptr<CgroupFs> fs(new CgroupFs(loop, std::move(parent), std::move(listener)));
+  auto root = open_dir_at(AT_FDCWD, mount.c_str());
+  if (!root) return std::move(root).error();
+  fs->root_ = std::move(*root);
+  fs->inotify_.reset(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  if (!fs->inotify_) return errno_error("inotify");
+  CgroupFs* self = fs.get();
+  auto readable = loop.watch_fd(self->inotify_.get(), EPOLLIN, loop::Priority::kKill, "cgroup events",
+                                [self](const Now& now) { self->on_readable(now); });
+  if (!readable) return std::move(readable).error();
+  fs->readable_ = std::move(*readable);
+  return fs;
+}
+
+void CgroupFs::on_readable(const Now& now) {
+  alignas(inotify_event) std::array<char, 65536> buffer;
+  const ssize_t size = ::read(inotify_.get(), buffer.data(), buffer.size());
+  for (ssize_t at = 0; at < size;) {
+    const auto* event = reinterpret_cast<const inotify_event*>(buffer.data() + at);
+    at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
+    if ((event->mask & IN_Q_OVERFLOW) != 0) lost_ = true;
+    const auto watched = watched_.find(event->wd);
+    if (watched != watched_.end()) dirty_.insert(watched->second);  // Unknown: a watch that was just removed.
+  }
+  on_dirty(now);
+}
+
+void CgroupFs::on_dirty(const Now& now) {
+  // Listeners may drop cgroups, and with them watches, while they are told.
+  const auto dirty = std::exchange(dirty_, {});
+  if (std::exchange(lost_, false)) return listener_.on_lost(now);
+  for (const RunKey key : dirty) listener_.on_changed(key, now);
+}
+
+Result<int> CgroupFs::add_watch(RunKey key, int dir) {
+  const std::string path = "/proc/self/fd/" + std::to_string(dir);
+  const int watch = ::inotify_add_watch(inotify_.get(), path.c_str(), IN_MODIFY | IN_ONLYDIR);
+  if (watch < 0) return errno_error("inotify watch");
+  watched_[watch] = key;
+  return watch;
+}
+
+void CgroupFs::remove_watch(int watch) {
+  if (watch < 0) return;
+  watched_.erase(watch);
+  (void)::inotify_rm_watch(inotify_.get(), watch);  // A removed cgroup keeps its watch until this (measured).
+}
+
+std::string CgroupFs::relative(const std::string& slice) const {
+  // The parent slice itself, or a slice in it.
+  const std::string path = parent_.ends_with("/" + slice) ? parent_ : parent_ + "/" + slice;
+  return path.substr(1);
+}
+
+Result<std::unique_ptr<supervise::RunCgroup>> CgroupFs::open(RunKey key, const std::string& slice) {
+  const std::string path = relative(slice);
+  auto dir = open_dir_at(root_.get(), path.c_str());
+  if (!dir) return std::move(dir).error();
+  auto held = std::make_unique<HeldCgroup>(*this, "/" + path, std::move(*dir));
+  if (auto begun = held->begin(key); !begun) return std::move(begun).error();
+  return std::unique_ptr<supervise::RunCgroup>(std::move(held));
+}
+
+Result<void> CgroupFs::move(pid_t pid, const std::string& slice, const std::string& scope) {
+  return put_back(pid, "/" + relative(slice) + "/" + scope);
+}
+
+Result<void> CgroupFs::put_back(pid_t pid, const std::string& path) {
+  const auto dir = open_dir_at(root_.get(), path == "/" ? "." : path.substr(1).c_str());
+  if (!dir) return dir.error();
+  auto done = write_at(dir->get(), kCgroupProcs, std::to_string(pid));
+  if (!done) return std::move(done).error().within("move process " + std::to_string(pid) + " to " + path);
+  return {};
+}
+
+std::size_t CgroupFs::lift_tripwires() {
+  const auto parent = open_dir_at(root_.get(), parent_.substr(1).c_str());
+  if (!parent) return 0;
+  std::size_t lifted = 0;
+  (void)for_each_child(parent->get(), [&](const char* name) {
+    const auto run = open_dir_at(parent->get(), name);
+    if (run && write_at(run->get(), kMemoryHigh, "max")) ++lifted;
+  });
+  return lifted;
+}
+
+namespace {
+
+/// cgroup.kill came with Linux 5.14; every cgroup but the root has it.
+Result<void> check_kill(int root) {
+  bool found = false;
+  (void)for_each_child(root, [&](const char* name) {
+    if (::faccessat(root, (std::string(name) + "/" + kCgroupKill).c_str(), F_OK, 0) == 0) found = true;
+  });
+  if (found) return {};
+  return invalid("this kernel has no cgroup.kill; it came with Linux 5.14");
+}
+
+}  // namespace
+
+Result<void> check_host(const std::string& mount) {
+  struct statfs fs {};
+  if (::statfs(mount.c_str(), &fs) < 0) return errno_error(mount);
+  if (fs.f_type != CGROUP2_SUPER_MAGIC) {
+    return invalid("this host runs cgroup v1 or a hybrid of both (" + mount +
+                   " is no cgroup2 mount); boot with systemd.unified_cgroup_hierarchy=1 on the kernel command line");
+  }
+  const auto root = open_dir_at(AT_FDCWD, mount.c_str());
+  if (!root) return root.error();
+  Buffer buffer;
+  const auto controllers = read_at(root->get(), "cgroup.controllers", buffer);
+  if (!controllers) return controllers.error();
+  const std::string present = " " + std::string(controllers->substr(0, controllers->find('\n'))) + " ";
+  for (const char* wanted : {"memory", "pids", "cpu"}) {
+    if (present.find(std::string(" ") + wanted + " ") != std::string::npos) continue;
+    return invalid(std::string("the ") + wanted +
+                   " controller is not available on cgroup v2 here; remove cgroup_disable=" + wanted +
+                   " and cgroup_no_v1= from the kernel command line");
+  }
+  if (auto kill = check_kill(root->get()); !kill) return kill;
+  return {};
+}
+
+}  // namespace aw::cgroup

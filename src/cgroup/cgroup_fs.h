@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The real cgroups of runs: held directories below the cgroup2 root, watched through one inotify instance.
+//
+// inotify is a hint: the kernel merges notifications of one file and spaces them 10 to 16 ms apart
+// (CGROUP_FILE_NOTIFY_MIN_INTV), the removal of a cgroup sends none, and its watch stays until it is taken away by
+// hand (measured). So a notification only says "look", and whoever looks compares counters.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+
+#include "base/unique_fd.h"
+#include "loop/loop.h"
+#include "supervise/ports.h"
+
+namespace aw::cgroup {
+
+/// What is told of changes.
+struct Listener {
+  std::function<void(supervise::RunKey, const Now&)> on_changed;
+  std::function<void(const Now&)> on_lost;  ///< the kernel's queue overflowed: look at everything
+};
+
+class CgroupFs final : public supervise::Cgroups {
+ public:
+  /// `mount` is where cgroup2 is mounted; `parent` the cgroup path of the slice that holds the runs' slices,
+  /// e.g. "/analysis.slice". Refused, with the fix in words, where `mount` is no cgroup2.
+  static Result<std::unique_ptr<CgroupFs>> open(loop::Loop& loop, const std::string& mount, std::string parent,
+                                                Listener listener);
+  /// The same on a directory with the kernel's file names. For tests only: nothing is checked.
+  static Result<std::unique_ptr<CgroupFs>> open_fixture(loop::Loop& loop, const std::string& mount, std::string parent,
+                                                        Listener listener);
+  ~CgroupFs() override;
+
+  Result<std::unique_ptr<supervise::RunCgroup>> open(supervise::RunKey key, const std::string& slice) override;
+  Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) override;
+  Result<void> put_back(pid_t pid, const std::string& path) override;
+
+  /// Lifts the tripwires (memory.high) of all runs below the parent slice, so that the ceiling decides: for a daemon
+  /// that is going, and must not hold a tree in a stall for ever. Returns how many it lifted.
+  std::size_t lift_tripwires();
+
+ private:
+  friend class HeldCgroup;
+  CgroupFs(loop::Loop& loop, std::string parent, Listener listener);
+  static Result<std::unique_ptr<CgroupFs>> open_unchecked(loop::Loop& loop, const std::string& mount,
+                                                          std::string parent, Listener listener);
+  void on_readable(const Now& now);
+  void on_dirty(const Now& now);
+  Result<int> add_watch(supervise::RunKey key, int dir);
+  void remove_watch(int watch);
+  std::string relative(const std::string& slice) const;
+
+  std::string parent_;
+  Listener listener_;
+  UniqueFd root_;
+  UniqueFd inotify_;
+  std::unordered_map<int, supervise::RunKey> watched_;
+  std::set<supervise::RunKey> dirty_;
+  bool lost_ = false;
+  loop::Source readable_;
+};
+
+/// Whether this host can serve: cgroup2 mounted alone at `mount`, with the memory, pids and cpu controllers and
+/// cgroup.kill. The error says what is missing and which line enables it.
+Result<void> check_host(const std::string& mount);
+
+inline constexpr char kMount[] = "/sys/fs/cgroup";
+
+}  // namespace aw::cgroup

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "supervise/orphan_rule.h"
+
+namespace aw::process {
+
+/// /proc/PID/stat (proc(5)). comm is whatever the process wrote there, so it is taken from the first '(' to the
+/// last ')', however many parentheses and newlines it holds.
+Result<supervise::ProcessStat> parse_stat(std::string_view text);
+
+/// /proc/PID/cmdline as one line for people: NULs become spaces, those at the end go. At most `limit` bytes, cut at a
+/// UTF-8 boundary; bytes that are not UTF-8 and noncharacters become U+FFFD and control characters a space, so that
+/// sd-bus takes what comes of it.
+std::string readable_cmdline(std::string_view text, std::size_t limit);
+
+/// The effective uid in /proc/PID/status, as user namespaces show it to us. Of a set-uid program that is the uid it
+/// got, not the one who started it.
+std::optional<uid_t> parse_effective_uid(std::string_view text);
+
+/// "Pss_Anon:" of /proc/PID/smaps_rollup: a page of n processes counts for an n-th in each.
+std::optional<Bytes> parse_anonymous_share(std::string_view text);
+
+/// The unified entry of /proc/PID/cgroup ("0::/a/b"), without " (deleted)". Entries of cgroup v1 are passed over, a
+/// host that has only those is refused.
+Result<std::string_view> parse_proc_cgroup(std::string_view text);
+
+}  // namespace aw::process

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "process/proc_fs.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+
+#include "base/numbers.h"
+#include "process/parse.h"
+#include "supervise/refusal.h"
+
+namespace aw::process {
+namespace {
+
+using supervise::ProcessHandle;
+using supervise::ProcessKey;
+using supervise::ProcessStat;
+using supervise::ProcessSummary;
+using supervise::Refusal;
+
+constexpr std::size_t kCmdlineLimit = 4096;
+constexpr std::size_t kCommLimit = 64;
+/// Of a fork bomb not every task is looked at before it is ended: the evidence must not delay the signal.
+constexpr std::size_t kSummarized = 128;
+
+std::string proc_path(pid_t pid, const char* file) { return "/proc/" + std::to_string(pid) + "/" + file; }
+
+/// A file of /proc as it is now, up to `limit` bytes; nothing if the process is gone or not ours to read.
+std::optional<std::string> find_text(const std::string& path, std::size_t limit = 4096) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return std::nullopt;
+  std::string text(limit, '\0');
+  std::size_t size = 0;
+  while (size < limit) {
+    const ssize_t got = ::read(fd.get(), text.data() + size, limit - size);
+    if (got < 0) return std::nullopt;
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  text.resize(size);
+  return text;
+}
+
+int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
+
+int pidfd_send_signal(int pidfd, int signal) {
+  return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+}
+
+bool is_readable(int fd) {
+  pollfd poll{fd, POLLIN, 0};
+  return ::poll(&poll, 1, 0) > 0;
+}
+
+/// The field of /proc/self/fdinfo/FD that says whose pidfd it is.
+std::optional<pid_t> pid_of(int pidfd) {
+  const auto info = find_text("/proc/self/fdinfo/" + std::to_string(pidfd));
+  if (!info) return std::nullopt;
+  const auto at = info->find("\nPid:\t");
+  if (at == std::string::npos) return std::nullopt;
+  const auto begin = at + 6;
+  return parse_number<pid_t>(std::string_view(*info).substr(begin, info->find('\n', begin) - begin));
+}
+
+class Handle final : public ProcessHandle {
+ public:
+  Handle(loop::Loop& loop, UniqueFd fd, ProcessKey key) : loop_(loop), fd_(std::move(fd)), key_(key) {}
+
+  ProcessKey key() const override { return key_; }
+  int pidfd() const override { return fd_.get(); }
+  // Readable when the whole thread group is gone; a leader thread in state Z may still have living threads (measured).
+  bool alive() const override { return !is_readable(fd_.get()); }
+
+  Result<void> signal(int signal) override {
+    if (pidfd_send_signal(fd_.get(), signal) < 0) return errno_error("signal process " + std::to_string(key_.pid));
+    return {};
+  }
+
+  Result<void> watch(std::function<void(const Now&)> ended) override {
+    auto source = loop_.watch_fd(fd_.get(), EPOLLIN, loop::Priority::kProcess, "process end",
+                                 [this, ended = std::move(ended)](const Now& now) {
+                                   const auto keep = ended;  // Whoever is told may drop this handle.
+                                   source_.reset();
+                                   keep(now);
+                                 });
+    if (!source) return std::move(source).error();
+    source_ = std::move(*source);
+    return {};
+  }
+
+ private:
+  loop::Loop& loop_;
+  UniqueFd fd_;
+  ProcessKey key_;
+  loop::Source source_;
+};
+
+Error no_such_process(pid_t pid, const std::string& why) {
+  return supervise::refuse(Refusal::kNoSuchProcess, "process " + std::to_string(pid) + " " + why);
+}
+
+}  // namespace
+
+ProcFs::ProcFs(loop::Loop& loop) : loop_(loop), page_size_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))) {
+  protect(1, "the system's manager");
+  protect(::getpid(), "the watchdog itself");
+}
+
+void ProcFs::protect(pid_t pid, std::string what) { protected_.emplace_back(pid, std::move(what)); }
+
+std::optional<std::string> ProcFs::why_protected(pid_t pid) const {
+  for (const auto& [number, what] : protected_) {
+    if (number == pid) return what;
+  }
+  return std::nullopt;
+}
+
+Result<std::unique_ptr<ProcessHandle>> ProcFs::open(pid_t pid) {
+  if (pid <= 0) return no_such_process(pid, "does not exist: a pid is a number from 1 up");
+  UniqueFd fd(pidfd_open(pid));
+  if (!fd && (errno == EINVAL || errno == ENOENT) && find_text(proc_path(pid, "stat"))) {
+    // EINVAL before 6.9, ENOENT since: it is there, but it is not the first of its thread group.
+    const auto status = find_text(proc_path(pid, "status"));
+    const auto at = status ? status->find("\nTgid:\t") : std::string::npos;
+    const std::string leader =
+        at == std::string::npos ? "" : status->substr(at + 7, status->find('\n', at + 7) - at - 7);
+    return no_such_process(pid, "is a thread of process " + leader + "; register that one");
+  }
+  if (!fd && (errno == EMFILE || errno == ENFILE)) return errno_error("open process " + std::to_string(pid));
+  if (!fd) return no_such_process(pid, "does not exist");
+  const auto stat = find_stat(pid);
+  // Gone meanwhile, or gone and its pid another's: only what our pidfd still holds alive was read.
+  if (!stat) return no_such_process(pid, "ended just now");
+  if (is_readable(fd.get()) && stat->state != 'Z' && stat->state != 'X') return no_such_process(pid, "ended just now");
+  return std::unique_ptr<ProcessHandle>(std::make_unique<Handle>(loop_, std::move(fd), key_of(*stat)));
+}
+
+Result<std::unique_ptr<ProcessHandle>> ProcFs::adopt(int pidfd) {
+  UniqueFd fd(pidfd);
+  const auto pid = pid_of(fd.get());
+  if (!pid) {
+    return supervise::refuse(Refusal::kNoSuchProcess, "the descriptor is no pidfd; make one with pidfd_open(2)");
+  }
+  if (*pid <= 0) {
+    return supervise::refuse(Refusal::kNoSuchProcess, "the pidfd's process has ended, or is of another pid namespace");
+  }
+  const auto stat = find_stat(*pid);
+  if (!stat || (is_readable(fd.get()) && stat->state != 'Z')) return no_such_process(*pid, "has ended");
+  return std::unique_ptr<ProcessHandle>(std::make_unique<Handle>(loop_, std::move(fd), key_of(*stat)));
+}
+
+std::optional<ProcessStat> ProcFs::find_stat(pid_t pid) const {
+  const auto text = find_text(proc_path(pid, "stat"));
+  if (!text) return std::nullopt;
+  auto stat = parse_stat(*text);
+  if (!stat) return std::nullopt;
+  stat->comm = readable_cmdline(stat->comm, kCommLimit);  // Whatever bytes it gave itself: they go on the bus.
+  return std::move(*stat);
+}
+
+std::vector<ProcessStat> ProcFs::read_all() const {
+  std::vector<ProcessStat> all;
+  DIR* proc = ::opendir("/proc");
+  if (proc == nullptr) return all;
+  while (const dirent* entry = ::readdir(proc)) {
+    const auto pid = parse_number<pid_t>(entry->d_name);
+    if (!pid) continue;
+    if (auto stat = find_stat(*pid)) all.push_back(std::move(*stat));
+  }
+  ::closedir(proc);
+  return all;
+}
+
+bool ProcFs::has_children(pid_t pid) const {
+  DIR* tasks = ::opendir(proc_path(pid, "task").c_str());
+  if (tasks == nullptr) return true;
+  bool found = false;
+  while (const dirent* entry = ::readdir(tasks)) {
+    const auto tid = parse_number<pid_t>(entry->d_name);
+    if (!tid) continue;
+    const auto children = find_text(proc_path(pid, "task/") + entry->d_name + "/children");
+    if (!children || !children->empty()) found = true;
+  }
+  ::closedir(tasks);
+  return found;
+}
+
+std::optional<std::string> ProcFs::find_cgroup(pid_t pid) const {
+  const auto text = find_text(proc_path(pid, "cgroup"));
+  if (!text) return std::nullopt;
+  const auto path = parse_proc_cgroup(*text);
+  if (!path) return std::nullopt;
+  return std::string(*path);
+}
+
+std::optional<uid_t> ProcFs::find_uid(pid_t pid) const {
+  const auto text = find_text(proc_path(pid, "status"));
+  if (!text) return std::nullopt;
+  return parse_effective_uid(*text);
+}
+
+std::string ProcFs::read_cmdline(pid_t pid) const {
+  const auto text = find_text(proc_path(pid, "cmdline"), kCmdlineLimit + 1);
+  return text ? readable_cmdline(*text, kCmdlineLimit) : std::string();
+}
+
+std::string ProcFs::read_wait_channel(pid_t pid) const { return find_text(proc_path(pid, "wchan")).value_or(""); }
+
+Bytes ProcFs::read_anonymous(pid_t pid) const {
+  // statm: size resident shared …, in pages; resident less shared is what is anonymous.
+  const auto text = find_text(proc_path(pid, "statm"));
+  if (!text) return Bytes(0);
+  std::array<std::uint64_t, 3> pages{};
+  std::string_view rest = *text;
+  for (std::uint64_t& field : pages) {
+    const auto end = rest.find(' ');
+    field = parse_number<std::uint64_t>(rest.substr(0, end)).value_or(0);
+    rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
+  }
+  return Bytes((pages[1] - std::min(pages[1], pages[2])) * page_size_.count());
+}
+
+Bytes ProcFs::read_anonymous_share(pid_t pid) const {
+  const auto text = find_text(proc_path(pid, "smaps_rollup"));
+  return text ? parse_anonymous_share(*text).value_or(Bytes(0)) : Bytes(0);
+}
+
+std::vector<ProcessSummary> ProcFs::summarize(std::span<const pid_t> pids) const {
+  std::vector<ProcessSummary> summaries;
+  for (const pid_t pid : pids.first(std::min(pids.size(), kSummarized))) {
+    const auto stat = find_stat(pid);
+    if (stat) summaries.push_back({pid, stat->parent, stat->comm, Bytes(stat->resident_pages * page_size_.count())});
+  }
+  std::sort(summaries.begin(), summaries.end(),
+            [](const ProcessSummary& a, const ProcessSummary& b) { return a.resident > b.resident; });
+  if (summaries.size() > supervise::kMaxProcesses) summaries.resize(supervise::kMaxProcesses);
+  return summaries;
+}
+
+Result<void> ProcFs::signal_member(pid_t pid, const std::string& path, std::span<const int> signals) {
+  const UniqueFd fd(pidfd_open(pid));
+  if (!fd) return errno_error("process " + std::to_string(pid));
+  // Looked up while we hold it: whoever has this pid now is the one that is signalled, and it is in the cgroup.
+  const auto where = find_cgroup(pid);
+  if (!where || !(*where + "/").starts_with(path + "/")) {
+    return Error{std::make_error_code(std::errc::no_such_process),
+                 "process " + std::to_string(pid) + " is not in " + path};
+  }
+  for (const int signal : signals) {
+    if (pidfd_send_signal(fd.get(), signal) < 0) return errno_error("signal process " + std::to_string(pid));
+  }
+  return {};
+}
+
+}  // namespace aw::process

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The real processes: pidfds, /proc and signals. The only room that sends a signal, and it does so through pidfds
+// alone: a bare pid is a number read from a file.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+
+#include "base/unique_fd.h"
+#include "loop/loop.h"
+#include "supervise/ports.h"
+
+namespace aw::process {
+
+class ProcFs final : public supervise::Processes {
+ public:
+  /// `loop` outlives us.
+  explicit ProcFs(loop::Loop& loop);
+
+  /// Never to be registered, besides ourselves and pid 1: the bus daemon, for example. `what` completes "process 7 is".
+  void protect(pid_t pid, std::string what);
+
+  Result<std::unique_ptr<supervise::ProcessHandle>> open(pid_t pid) override;
+  Result<std::unique_ptr<supervise::ProcessHandle>> adopt(int pidfd) override;
+  std::optional<supervise::ProcessStat> find_stat(pid_t pid) const override;
+  std::vector<supervise::ProcessStat> read_all() const override;
+  bool has_children(pid_t pid) const override;
+  std::optional<std::string> find_cgroup(pid_t pid) const override;
+  std::optional<uid_t> find_uid(pid_t pid) const override;
+  std::string read_cmdline(pid_t pid) const override;
+  std::string read_wait_channel(pid_t pid) const override;
+  Bytes read_anonymous(pid_t pid) const override;
+  Bytes read_anonymous_share(pid_t pid) const override;
+  std::vector<supervise::ProcessSummary> summarize(std::span<const pid_t> pids) const override;
+  Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) override;
+  std::optional<std::string> why_protected(pid_t pid) const override;
+
+ private:
+  loop::Loop& loop_;
+  Bytes page_size_;
+  std::vector<std::pair<pid_t, std::string>> protected_;
+};
+
+}  // namespace aw::process
