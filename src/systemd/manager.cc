@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "systemd/manager.h"
+
+#include <algorithm>
+#include <csignal>
+
+#include "base/utf8.h"
+
+namespace aw::systemd {
+namespace {
+
+using bus::Message;
+using bus::RemoteError;
+using bus::Reply;
+using supervise::Done;
+using supervise::ScopeOrder;
+using supervise::SliceLimits;
+
+constexpr char kDestination[] = "org.freedesktop.systemd1";
+constexpr char kPath[] = "/org/freedesktop/systemd1";
+constexpr char kManager[] = "org.freedesktop.systemd1.Manager";
+
+/// PID 1 may be reloading; longer than any reload seen, and a registration can wait.
+constexpr Span kPatience = std::chrono::minutes{2};
+/// A unit of the same name that is on its way out is gone after its stop job and one more turn of PID 1's loop.
+constexpr int kRetries = 50;
+constexpr Span kRetryPause = std::chrono::milliseconds{20};
+
+Error failure(const std::string& what, const RemoteError& error) {
+  return {std::make_error_code(std::errc::protocol_error), what + ": " + error.message + " (" + error.name + ")"};
+}
+
+/// Appends one property, (sv).
+template <class T>
+void add(Message& m, const char* name, const T& value) {
+  m.open('r', "sv").append(name).append_variant(bus::Value{value}).close();
+}
+
+void add_limits(Message& m, const SliceLimits& limits) {
+  add(m, "MemoryHigh", limits.tripwire.count());
+  add(m, "MemoryMax", limits.ceiling.count());
+  // With swap a limit is none: anonymous memory above it would go there, and no breach be seen.
+  add(m, "MemorySwapMax", std::uint64_t{0});
+  add(m, "TasksMax", limits.tasks_max);
+  add(m, "CPUQuotaPerSecUSec", to_usec(limits.cpu_quota_per_second));
+  add(m, "CPUWeight", limits.cpu_weight.value_or(UINT64_MAX));  // Sent also when it is none, to take back another.
+}
+
+void add_scope(Message& m, const ScopeOrder& scope, bool use_pidfds) {
+  if (use_pidfds) {
+    m.open('r', "sv").append("PIDFDs").open('v', "ah").open('a', "h").append_fd(scope.process->pidfd());
+  } else {
+    m.open('r', "sv").append("PIDs").open('v', "au").open('a', "u");
+    m.append(static_cast<std::uint32_t>(scope.process->key().pid));
+  }
+  m.close().close().close();
+  add(m, "Slice", scope.slice);
+  add(m, "Description", unit_description(scope.description));
+  add(m, "CollectMode", std::string("inactive-or-failed"));
+  // Unset it means `stop`: PID 1 would race our verdict (measured).
+  add(m, "OOMPolicy", std::string(scope.kill_whole_on_oom ? "kill" : "continue"));
+  if (scope.runtime_max != kForever) add(m, "RuntimeMaxUSec", to_usec(scope.runtime_max));
+  add(m, "TimeoutStopUSec", to_usec(scope.stop_timeout));
+}
+
+}  // namespace
+
+std::string unit_description(std::string_view text) {
+  std::string line;
+  while (!text.empty()) {
+    const auto character = find_character(text);
+    const std::size_t bytes = character ? character->bytes : 1;
+    const bool allowed = character && !is_control(character->code);
+    line += allowed ? text.substr(0, bytes) : " ";
+    text.remove_prefix(bytes);
+  }
+  // With the spaces: later versions of systemd take those off before they look for the backslash.
+  line.erase(line.find_last_not_of("\\ ") + 1);
+  return line;
+}
+
+/// One StartTransientUnit under way. The message is built when it is sent, and again for a retry.
+struct Manager::Start {
+  ScopeOrder scope;
+  std::optional<SliceLimits> slice_limits;  ///< with them the slice is made, too
+  Done done;
+  int retries = 0;
+};
+
+Manager::Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job)
+    : connection_(connection), loop_(loop), on_job_(std::move(on_job)) {}
+
+Manager::~Manager() = default;
+
+const std::string& Manager::parent_slice() const {
+  static const std::string kName = kParentSlice;
+  return kName;
+}
+
+void Manager::request_start(std::function<void(Result<std::string>)> done) {
+  // Matches first, then Subscribe, then work: a job that is over before we listen is one we never hear of.
+  const std::string from = std::string("type='signal',sender='") + kDestination + "',path='" + kPath + "',interface='" +
+                           kManager + "',member='";
+  auto removed =
+      connection_.match(from + "JobRemoved'", [this](const Message& m) { on_job_removed(Message::share(m.raw())); });
+  auto added = connection_.match(from + "JobNew'", [this](const Message& m) { on_job_new(Message::share(m.raw())); });
+  if (!removed || !added) return done(!removed ? std::move(removed).error() : std::move(added).error());
+  matches_.push_back(std::move(*removed));
+  matches_.push_back(std::move(*added));
+  connection_.request(connection_.new_call(kDestination, kPath, kManager, "Subscribe"),
+                      [this, done = std::move(done)](Reply reply) {
+                        const auto* error = std::get_if<RemoteError>(&reply);
+                        if (error != nullptr && error->name != "org.freedesktop.systemd1.AlreadySubscribed") {
+                          return done(failure("subscribe to systemd's signals", *error));
+                        }
+                        auto call = connection_.new_call(kDestination, kPath, "org.freedesktop.DBus.Properties", "Get");
+                        call.append(kManager).append("ControlGroup");
+                        connection_.request(std::move(call), [done](Reply answer) {
+                          if (const auto* refused = std::get_if<RemoteError>(&answer)) {
+                            return done(failure("ask systemd for its cgroup", *refused));
+                          }
+                          auto value = std::get<Message>(answer).read_variant();
+                          if (!value) return done(std::move(value).error());
+                          const auto* path = value->get_if<std::string>();
+                          if (path == nullptr) return done(invalid("systemd's ControlGroup is no text"));
+                          done(*path == "/" ? std::string() : *path);
+                        });
+                      });
+}
+
+// ---- starting ----
+
+void Manager::request_place(const ScopeOrder& scope, const SliceLimits& limits, Done done) {
+  start_unit(std::make_shared<Start>(Start{scope, limits, std::move(done), 0}));
+}
+
+void Manager::request_scope(const ScopeOrder& scope, Done done) {
+  start_unit(std::make_shared<Start>(Start{scope, std::nullopt, std::move(done), 0}));
+}
+
+void Manager::start_unit(StartPtr start) {
+  std::vector<std::string> units{start->scope.scope};
+  if (start->slice_limits) units.push_back(start->scope.slice);
+  starting_.insert(units.begin(), units.end());
+  start->done = [this, units, done = std::move(start->done)](Result<void> started, const Now& now) {
+    for (const std::string& unit : units) starting_.erase(unit);
+    done(std::move(started), now);
+  };
+  // The slice of an earlier run of this id may be on its way out.
+  if (start->slice_limits && stopping_.contains(start->scope.slice)) {
+    after_stop_[start->scope.slice].push_back(std::move(start));
+    return;
+  }
+  send_start(start);
+}
+
+void Manager::send_start(const StartPtr& start) {
+  if (!start->scope.process->alive()) {
+    // Its pid may be another's by now, and PID 1 would move that one.
+    return start->done(Error{std::make_error_code(std::errc::no_such_process), "the process has ended"}, loop_.now());
+  }
+  auto call = connection_.new_call(kDestination, kPath, kManager, "StartTransientUnit");
+  call.append(start->scope.scope).append("fail");
+  call.open('a', "(sv)");
+  add_scope(call, start->scope, use_pidfds_);
+  call.close();
+  call.open('a', "(sa(sv))");
+  if (start->slice_limits) {
+    call.open('r', "sa(sv)").append(start->scope.slice).open('a', "(sv)");
+    add_limits(call, *start->slice_limits);
+    add(call, "Description", unit_description(start->scope.description));
+    add(call, "CollectMode", std::string("inactive-or-failed"));
+    call.close().close();
+  }
+  call.close();
+  connection_.request(
+      std::move(call), [this, start](Reply reply) { on_start_reply(start, std::move(reply)); }, kPatience);
+}
+
+void Manager::on_start_reply(const StartPtr& start, Reply reply) {
+  if (const auto* error = std::get_if<RemoteError>(&reply)) {
+    // What is left of an earlier run's units goes away by itself: try again in a moment.
+    const bool exists = error->name == "org.freedesktop.systemd1.UnitExists" ||
+                        error->name == "org.freedesktop.systemd1.TransactionIsDestructive";
+    if (exists && start->retries < kRetries) return retry_later(start);
+    if (use_pidfds_ && error->name == "org.freedesktop.DBus.Error.PropertyReadOnly") {
+      use_pidfds_ = false;
+      return send_start(start);
+    }
+    Error why = failure("StartTransientUnit", *error);
+    if (exists) why.code = std::make_error_code(std::errc::file_exists);
+    return start->done(std::move(why), loop_.now());
+  }
+  auto path = std::get<Message>(reply).read_path();
+  if (!path) return start->done(std::move(path).error(), loop_.now());
+  jobs_.emplace(*path, start->done);
+  if (const auto early = early_results_.find(*path); early != early_results_.end()) {
+    const std::string result = early->second;
+    finish_waiting(*path, result);
+  }
+}
+
+void Manager::retry_later(const StartPtr& start) {
+  ++start->retries;
+  auto source = std::make_shared<loop::Source>();
+  auto timer = loop_.add_timer(loop::Priority::kBus, "retry of a unit's start", [this, start, source](const Now&) {
+    const auto keep = start;  // NOLINT(performance-unnecessary-copy-initialization): the closure goes below.
+    source->reset();
+    send_start(keep);
+  });
+  if (!timer) return start->done(std::move(timer).error(), loop_.now());
+  *source = std::move(*timer);
+  loop::Loop::set_timer(*source, loop_.now().monotonic + kRetryPause);
+}
+
+// ---- changing and stopping ----
+
+void Manager::request_limits(const std::string& slice, const SliceLimits& limits, Done done) {
+  auto call = connection_.new_call(kDestination, kPath, kManager, "SetUnitProperties");
+  call.append(slice).append(true).open('a', "(sv)");
+  add_limits(call, limits);
+  call.close();
+  connection_.request(
+      std::move(call),
+      [this, slice, done = std::move(done)](Reply reply) {
+        const auto* error = std::get_if<RemoteError>(&reply);
+        done(error == nullptr ? Result<void>() : failure("set the limits of " + slice, *error), loop_.now());
+      },
+      kPatience);
+}
+
+void Manager::request_remove(const std::string& slice, Done done) {
+  stopping_.insert(slice);
+  request_job("StopUnit", slice, [this, slice, done = std::move(done)](Result<void> stopped, const Now& now) {
+    stopping_.erase(slice);
+    done(std::move(stopped), now);
+    if (auto waiting = after_stop_.extract(slice)) {
+      for (const StartPtr& start : waiting.mapped()) send_start(start);
+    }
+  });
+}
+
+void Manager::request_stop(const std::string& unit, Done done) {
+  stopping_.insert(unit);
+  request_job("StopUnit", unit, [this, unit, done = std::move(done)](Result<void> stopped, const Now& now) {
+    stopping_.erase(unit);
+    done(std::move(stopped), now);
+  });
+}
+
+void Manager::request_job(const char* method, const std::string& unit, Done done) {
+  auto call = connection_.new_call(kDestination, kPath, kManager, method);
+  call.append(unit).append("replace");
+  connection_.request(
+      std::move(call),
+      [this, unit, done = std::move(done)](Reply reply) {
+        if (const auto* error = std::get_if<RemoteError>(&reply)) {
+          const bool gone = error->name == "org.freedesktop.systemd1.NoSuchUnit";
+          return done(gone ? Result<void>() : failure("stop " + unit, *error), loop_.now());
+        }
+        auto path = std::get<Message>(reply).read_path();
+        if (!path) return done(std::move(path).error(), loop_.now());
+        jobs_.emplace(*path, done);
+        if (const auto early = early_results_.find(*path); early != early_results_.end()) {
+          const std::string result = early->second;
+          finish_waiting(*path, result);
+        }
+      },
+      kPatience);
+}
+
+// ---- what systemd tells ----
+
+void Manager::on_job_removed(Message signal) {
+  // u id, o job, s unit, s result
+  auto id = signal.read_u32();
+  auto job = signal.read_path();
+  auto unit = signal.read_string();
+  auto result = signal.read_string();
+  if (!id || !job || !unit || !result) return;
+  if (!jobs_.contains(*job)) {
+    // PID 1 answers a call before its job runs, so this is somebody else's job - or ours, if that ever changes.
+    if (unit->starts_with("analysis-")) {
+      if (early_results_.size() > 1024) early_results_.clear();
+      early_results_[*job] = *result;
+    }
+    return;
+  }
+  finish_waiting(*job, *result);
+}
+
+void Manager::finish_waiting(const std::string& job, const std::string& result) {
+  auto waiting = jobs_.extract(job);
+  early_results_.erase(job);
+  if (!waiting) return;
+  if (result == "done") return waiting.mapped()({}, loop_.now());
+  waiting.mapped()(
+      Error{std::make_error_code(std::errc::operation_canceled), "systemd's job ended as \"" + result + "\""},
+      loop_.now());
+}
+
+void Manager::on_job_new(Message signal) {
+  // u id, o job, s unit
+  auto id = signal.read_u32();
+  auto job = signal.read_path();
+  auto unit = signal.read_string();
+  if (!id || !job || !unit || !unit->starts_with("analysis-")) return;
+  if (stopping_.contains(*unit) || starting_.contains(*unit)) return;
+  auto call = connection_.new_call(kDestination, job->c_str(), "org.freedesktop.DBus.Properties", "Get");
+  call.append("org.freedesktop.systemd1.Job").append("JobType");
+  connection_.request(std::move(call), [this, unit = *unit](Reply reply) { on_job_type(unit, std::move(reply)); });
+}
+
+void Manager::on_job_type(const std::string& unit, Reply reply) {
+  if (stopping_.contains(unit)) return;  // The one we have asked for since.
+  supervise::ManagerJob job = supervise::ManagerJob::kOver;
+  if (auto* message = std::get_if<Message>(&reply)) {
+    auto type = message->read_variant();
+    const auto* text = type ? type->get_if<std::string>() : nullptr;
+    if (text == nullptr || *text != "stop") return;  // Starting what runs changes nothing.
+    job = supervise::ManagerJob::kStop;
+  }
+  on_job_(unit, job, loop_.now());
+}
+
+void Manager::request_settled(Done done) {
+  connection_.request(connection_.new_call(kDestination, kPath, "org.freedesktop.DBus.Peer", "Ping"),
+                      [this, done = std::move(done)](const Reply&) { done({}, loop_.now()); });
+}
+
+}  // namespace aw::systemd
