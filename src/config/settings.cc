@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config/settings.h"
+
+#include <fcntl.h>
+#include <ini.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "base/numbers.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace aw::config {
+namespace {
+
+namespace fs = std::filesystem;
+using supervise::Caps;
+using supervise::Limits;
+using supervise::OrphanRounds;
+using supervise::StallRule;
+
+constexpr std::array<std::string_view, 7> kSections = {"Defaults", "Caps",       "Orphans", "Memory",
+                                                       "Ledger",   "PostgreSQL", "Web"};
+
+// ---- Values: how each kind is read from text, and written for the manual page ----
+
+template <class T>
+struct Kind {
+  Result<T> (*parse)(std::string_view text);
+  std::string (*format)(T value);
+};
+
+Error refuse(std::string_view text, std::string_view why) {
+  return invalid("\"" + std::string(text) + "\" " + std::string(why));
+}
+
+Result<Bytes> parse_memory_limit(std::string_view text) {
+  auto size = parse_size(text);
+  if (size && *size == Bytes()) return refuse(text, "is no limit; write e.g. 512M, 2G or infinity");
+  return size;
+}
+
+Result<Span> parse_time_limit(std::string_view text) {
+  auto span = parse_span(text);
+  if (span && *span == Span::zero()) return refuse(text, "is no limit; write e.g. 500ms, 30min, 1h 30s or infinity");
+  return span;
+}
+
+/// For what must come round again and again.
+Result<Span> parse_interval(std::string_view text) {
+  auto span = parse_span(text);
+  if (span && (*span == Span::zero() || *span == kForever))
+    return refuse(text, "is no interval; write e.g. 500ms or 5s");
+  return span;
+}
+
+Result<std::uint64_t> parse_count(std::string_view text) {
+  if (text == "infinity") return supervise::kUnlimited;
+  const auto count = parse_number<std::uint64_t>(text);
+  if (!count || *count == 0) return refuse(text, "is not a number above 0; write e.g. 500 or infinity");
+  return *count;
+}
+
+std::string format_count(std::uint64_t count) {
+  return count == supervise::kUnlimited ? "infinity" : std::to_string(count);
+}
+
+// Of a limit, 0 is refused; of headroom any amount may be asked for, none as well.
+Result<std::optional<Bytes>> parse_headroom(std::string_view text) {
+  return parse_size(text).transform([](Bytes size) { return std::optional(size); });
+}
+
+std::string format_headroom(std::optional<Bytes> headroom) { return headroom ? format_size(*headroom) : ""; }
+
+Result<std::optional<std::uint64_t>> parse_weight(std::string_view text) {
+  const auto weight = parse_number<std::uint64_t>(text);
+  if (!weight || *weight < 1 || *weight > 10000) return refuse(text, "is not a number from 1 to 10000; write e.g. 100");
+  return weight;
+}
+
+std::string format_weight(std::optional<std::uint64_t> weight) { return weight ? std::to_string(*weight) : ""; }
+
+// 1 % of a CPU is 10 ms of CPU time per second.
+constexpr std::uint64_t kUsecPerPercent = 10'000;
+
+Result<Span> parse_cpu_quota(std::string_view text) {
+  if (text == "infinity") return kForever;
+  std::string_view rest = text;
+  const auto number = take_decimal(rest);
+  constexpr std::uint64_t kMostPercent = 1'000'000;  // Ten thousand CPUs; beyond the largest machines.
+  if (!number || rest != "%" || number->whole > kMostPercent) {
+    return refuse(text, "is not a share of a CPU; write e.g. 50%, 150% or infinity");
+  }
+  const std::uint64_t usec = number->whole * kUsecPerPercent + fraction_of(number->fraction, kUsecPerPercent);
+  if (usec == 0) return refuse(text, "is no limit; write e.g. 50%, 150% or infinity");
+  return from_usec(usec);
+}
+
+std::string format_cpu_quota(Span per_second) {
+  return per_second == kForever ? "infinity" : std::to_string(to_usec(per_second) / kUsecPerPercent) + "%";
+}
+
+Result<unsigned> parse_percentage(std::string_view text) {
+  const auto percent = parse_number<unsigned>(text.substr(0, text.find('%')));
+  if (!percent || !text.ends_with('%') || text.find('%') != text.size() - 1 || *percent < 1 || *percent > 100) {
+    return refuse(text, "is not a percentage from 1% to 100%; write e.g. 80%");
+  }
+  return *percent;
+}
+
+std::string format_percentage(unsigned percent) { return std::to_string(percent) + "%"; }
+
+Result<supervise::OrphanPolicy> parse_orphans(std::string_view text) {
+  if (const auto policy = supervise::parse_orphan_policy(text)) return *policy;
+  return refuse(text, "is neither kill nor report");
+}
+
+Result<supervise::OwnerPolicy> parse_owner(std::string_view text) {
+  if (const auto policy = supervise::parse_owner_policy(text)) return *policy;
+  return refuse(text, "is neither kill nor ignore");
+}
+
+template <class Policy>
+std::string format_policy(Policy policy) {
+  return std::string(supervise::to_string(policy));
+}
+
+constexpr Kind<Bytes> kMemoryLimit{parse_memory_limit, format_size};
+constexpr Kind<std::optional<Bytes>> kHeadroom{parse_headroom, format_headroom};
+constexpr Kind<Span> kTimeLimit{parse_time_limit, format_span};
+constexpr Kind<Span> kInterval{parse_interval, format_span};
+constexpr Kind<Span> kCpuQuota{parse_cpu_quota, format_cpu_quota};
+constexpr Kind<std::uint64_t> kCount{parse_count, format_count};
+constexpr Kind<std::optional<std::uint64_t>> kWeight{parse_weight, format_weight};
+constexpr Kind<unsigned> kPercentage{parse_percentage, format_percentage};
+constexpr Kind<supervise::OrphanPolicy> kOrphanPolicy{parse_orphans, format_policy};
+constexpr Kind<supervise::OwnerPolicy> kOwnerPolicy{parse_owner, format_policy};
+
+// ---- The table of keys ----
+
+struct Key {
+  std::string_view section;
+  std::string_view name;
+  std::string_view meaning;
+  std::string default_text;
+  std::function<Result<void>(Settings&, std::string_view)> assign;
+  std::function<void(Settings&)> reset;
+};
+
+/// A key whose value is of `kind` and stands in `field` of the settings' `group`.
+template <class T, class Group>
+Key key(std::string_view section, std::string_view name, Kind<T> kind, Group Settings::*group, T Group::*field,
+        std::string_view meaning) {
+  const T fallback = (Settings().*group).*field;
+  const auto assign = [=](Settings& settings, std::string_view text) -> Result<void> {
+    auto value = kind.parse(text);
+    if (!value) return std::move(value).error();
+    (settings.*group).*field = *std::move(value);
+    return {};
+  };
+  const auto reset = [=](Settings& settings) { (settings.*group).*field = fallback; };
+  return {section, name, meaning, kind.format(fallback), assign, reset};
+}
+
+// One row of the documentation each, in its order.
+const std::vector<Key>& keys() {
+  static const std::vector<Key> kTable = {
+      key("Defaults", "MemoryLimit", kMemoryLimit, &Settings::defaults, &Limits::memory,
+          "Memory that a run may hold and that can't be reclaimed; page cache does not count."),
+      key("Defaults", "MemoryHeadroom", kHeadroom, &Settings::defaults, &Limits::headroom,
+          "How far above its limit a run may go while it is being ended; empty: an eighth of it, at least 64M."),
+      key("Defaults", "WallClockLimit", kTimeLimit, &Settings::defaults, &Limits::wall_clock,
+          "How long a run may last."),
+      key("Defaults", "Grace", kTimeLimit, &Settings::defaults, &Limits::grace,
+          "The time between SIGTERM and cgroup.kill."),
+      key("Defaults", "TasksMax", kCount, &Settings::defaults, &Limits::tasks_max,
+          "How many processes and threads a run may have."),
+      key("Defaults", "CPUQuota", kCpuQuota, &Settings::defaults, &Limits::cpu_quota_per_second,
+          "CPU time that a run may use, in percent of one CPU."),
+      key("Defaults", "CPUWeight", kWeight, &Settings::defaults, &Limits::cpu_weight,
+          "A run's share of a busy CPU, 1 to 10000; empty: the kernel's 100."),
+      key("Defaults", "OrphanPolicy", kOrphanPolicy, &Settings::defaults, &Limits::orphan_policy,
+          "What happens to a process of a run whose parent has died: kill or report."),
+      key("Defaults", "OwnerPolicy", kOwnerPolicy, &Settings::defaults, &Limits::owner_policy,
+          "What happens to a run whose owner has died: kill or ignore."),
+
+      key("Caps", "MaxMemoryLimit", kMemoryLimit, &Settings::caps, &Caps::memory,
+          "The highest MemoryLimit that somebody who is no administrator may ask for."),
+      key("Caps", "MaxWallClockLimit", kTimeLimit, &Settings::caps, &Caps::wall_clock,
+          "The longest WallClockLimit that somebody who is no administrator may ask for."),
+      key("Caps", "MaxGrace", kTimeLimit, &Settings::caps, &Caps::grace,
+          "The longest Grace that somebody who is no administrator may ask for."),
+      key("Caps", "MaxTasks", kCount, &Settings::caps, &Caps::tasks,
+          "The highest TasksMax that somebody who is no administrator may ask for."),
+      key("Caps", "MaxAnalysesPerUser", kCount, &Settings::caps, &Caps::analyses_per_user,
+          "How many live runs one user who is no administrator may have."),
+      key("Caps", "MaxAnalyses", kCount, &Settings::caps, &Caps::analyses,
+          "How many live runs this host carries, administrators' included."),
+
+      key("Orphans", "Interval", kInterval, &Settings::orphans, &OrphanRounds::interval,
+          "The time between two rounds that look for orphans in a run."),
+      key("Orphans", "Confirmation", kInterval, &Settings::orphans, &OrphanRounds::confirmation,
+          "The time between the first look at an orphan and the second, which decides."),
+
+      key("Memory", "StallPressure", kPercentage, &Settings::stall, &StallRule::pressure_percent,
+          "Full memory pressure, as the mean over StallTime, above which a run counts as stalled, 1% to 100%."),
+      key("Memory", "StallTime", kTimeLimit, &Settings::stall, &StallRule::time,
+          "The time over which a run must stall, on the whole, to be ended; infinity: it never is."),
+  };
+  return kTable;
+}
+
+const Key* find_key(std::string_view section, std::string_view name) {
+  const auto found = std::ranges::find_if(keys(), [&](const Key& k) { return k.section == section && k.name == name; });
+  return found == keys().end() ? nullptr : &*found;
+}
+
+// ---- Suggestions ----
+
+bool same_letter(char a, char b) {
+  return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
+}
+
+/// How many letters must be typed, dropped or replaced to make `a` of `b`; case is free.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (same_letter(a[i], b[j]) ? 0 : 1);
+      diagonal = std::exchange(row[j + 1], std::min({replaced, row[j + 1] + 1, row[j] + 1}));
+    }
+  }
+  return row.back();
+}
+
+bool looks_like(std::string_view typed, std::string_view known) {
+  return edit_distance(typed, known) <= std::max<std::size_t>(1, known.size() / 5);
+}
+
+std::string suggest_key(std::string_view section, std::string_view name) {
+  const Key* best = nullptr;
+  for (const Key& candidate : keys()) {
+    if (!looks_like(name, candidate.name)) continue;
+    if (!best || candidate.section == section) best = &candidate;
+  }
+  if (!best) return "";
+  const std::string where = best->section == section ? "" : " in [" + std::string(best->section) + "]";
+  return "; did you mean " + std::string(best->name) + "=" + where + "?";
+}
+
+std::string suggest_section(std::string_view name) {
+  for (const std::string_view known : kSections) {
+    if (looks_like(name, known)) return "; did you mean [" + std::string(known) + "]?";
+  }
+  std::string all;
+  for (const std::string_view known : kSections) all += (all.empty() ? "[" : ", [") + std::string(known) + "]";
+  return "; the sections are " + all;
+}
+
+// ---- Lines ----
+
+constexpr std::string_view kWhitespace = " \t\n\v\f\r";
+constexpr int kMaxLine = 4096;
+
+std::string_view trimmed_left(std::string_view text) {
+  return text.substr(std::min(text.find_first_not_of(kWhitespace), text.size()));
+}
+
+std::string_view trimmed(std::string_view text) {
+  text = trimmed_left(text);
+  return text.substr(0, text.find_last_not_of(kWhitespace) + 1);
+}
+
+/// The text in systemd's terms: lines that a backslash continues are one, comments and empty lines are none.
+class LogicalLines {
+ public:
+  explicit LogicalLines(std::string_view text) : rest_(text) {
+    constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+    if (rest_.starts_with(kByteOrderMark)) rest_.remove_prefix(kByteOrderMark.size());
+  }
+
+  std::optional<std::string> next() {
+    std::string line;
+    bool continued = false;
+    while (!rest_.empty()) {
+      const std::string_view piece = take_physical_line();
+      if (is_comment(piece)) continue;  // Between the pieces of a continued line too, as in systemd.
+      if (!continued) number_ = physical_;
+      line += piece;
+      continued = ends_in_continuation(line);
+      if (continued) {
+        line.back() = ' ';
+      } else if (trimmed(line).empty()) {
+        line.clear();
+      } else {
+        return std::string(trimmed(line));
+      }
+    }
+    if (trimmed(line).empty()) return std::nullopt;
+    return std::string(trimmed(line));  // The last line of the text was to be continued.
+  }
+
+  /// Where the line that next() gave begins.
+  unsigned number() const { return number_; }
+
+ private:
+  std::string_view take_physical_line() {
+    ++physical_;
+    const std::size_t end = std::min(rest_.find('\n'), rest_.size());
+    std::string_view line = rest_.substr(0, end);
+    rest_.remove_prefix(std::min(end + 1, rest_.size()));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    return trimmed_left(line);
+  }
+
+  static bool is_comment(std::string_view line) { return line.starts_with('#') || line.starts_with(';'); }
+
+  /// "\\" escapes itself, so an odd number of them continues the line.
+  static bool ends_in_continuation(std::string_view line) {
+    const std::size_t end = line.find_last_not_of('\\');
+    return (line.size() - (end == std::string_view::npos ? 0 : end + 1)) % 2 == 1;
+  }
+
+  std::string_view rest_;
+  unsigned physical_ = 0;
+  unsigned number_ = 0;
+};
+
+/// One file on its way through libinih. The library splits lines into section, key and value, but knows no line
+/// numbers, tells of one mistake only, and also takes "Key: Value" and text behind "]". So it is handed, line by
+/// line, what is well-formed and stands in a section that we know.
+class Parsing {
+ public:
+  Parsing(const SourceFile& file, Settings& settings, std::vector<Problem>& problems)
+      : file_(file), lines_(file.text), settings_(settings), problems_(problems) {}
+
+  void run() {
+    // Debian's libinih has its compile-time options as variables. This is systemd's dialect.
+    ini_allow_multiline = false;
+    ini_allow_inline_comments = false;
+    ini_allow_bom = false;
+    ini_max_line = kMaxLine;
+    ini_parse_stream(on_read, this, on_pair, this);
+  }
+
+ private:
+  static char* on_read(char* buffer, int size, void* self) noexcept {
+    return static_cast<Parsing*>(self)->read(buffer, static_cast<std::size_t>(size));
+  }
+
+  static int on_pair(void* self, const char* section, const char* name, const char* value) noexcept {
+    static_cast<Parsing*>(self)->assign(section, name, value);
+    return 1;
+  }
+
+  /// fgets() for libinih.
+  char* read(char* buffer, std::size_t size) {
+    while (const auto line = lines_.next()) {
+      if (!is_fit(*line, size)) continue;
+      std::memcpy(buffer, line->c_str(), line->size() + 1);
+      return buffer;
+    }
+    return nullptr;
+  }
+
+  bool is_fit(const std::string& line, std::size_t size) {
+    if (line.size() >= size) return complain("this line is longer than " + std::to_string(size - 1) + " bytes");
+    if (line.find('\0') != std::string::npos) return complain("this line holds a NUL byte");
+    return line.starts_with('[') ? enter_section(line) : is_pair(line);
+  }
+
+  bool enter_section(const std::string& line) {
+    place_ = Place::kElsewhere;
+    if (!line.ends_with(']')) return complain("\"" + line + "\" is not a section; write [Section]");
+    const std::string name = line.substr(1, line.size() - 2);
+    if (std::ranges::find(kSections, name) == kSections.end()) {
+      return complain("[" + name + "] is not known in this version" + suggest_section(name));
+    }
+    place_ = Place::kSection;
+    return true;
+  }
+
+  bool is_pair(const std::string& line) {
+    if (place_ == Place::kElsewhere) return false;  // The section was complained of; that is enough.
+    const std::size_t separator = line.find_first_of("=:");
+    if (separator == 0 || separator == std::string::npos || line[separator] != '=') {
+      return complain("\"" + line + "\" is not Key=Value");
+    }
+    return place_ == Place::kSection || complain("\"" + line + "\" stands before the first [Section]");
+  }
+
+  void assign(std::string_view section, std::string_view name, std::string_view value) {
+    const Key* known = find_key(section, name);
+    const std::string shown = std::string(name) + "=";
+    if (!known) {
+      complain(shown + " is not known in [" + std::string(section) + "] in this version" + suggest_key(section, name));
+    } else if (value.empty()) {
+      known->reset(settings_);
+    } else if (auto assigned = known->assign(settings_, value); !assigned) {
+      complain(std::move(assigned).error().within(shown).message);
+    }
+  }
+
+  /// Always false: the line is of no use.
+  bool complain(std::string message) {
+    problems_.push_back({file_.name, lines_.number(), std::move(message)});
+    return false;
+  }
+
+  enum class Place { kBeforeSections, kSection, kElsewhere };
+
+  const SourceFile& file_;
+  LogicalLines lines_;
+  Settings& settings_;
+  std::vector<Problem>& problems_;
+  Place place_ = Place::kBeforeSections;
+};
+
+Settings parse_into(const std::vector<SourceFile>& files, std::vector<Problem>& problems) {
+  Settings settings;
+  for (const SourceFile& file : files) Parsing(file, settings, problems).run();
+  return settings;
+}
+
+// ---- Files ----
+
+constexpr std::size_t kMaxFile = 1024 * 1024;
+
+bool is_null_device(const struct stat& status) { return S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3); }
+
+Result<std::string> read_all(int fd) {
+  std::string text;
+  std::array<char, 8192> chunk{};
+  while (true) {
+    const ssize_t count = ::read(fd, chunk.data(), chunk.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno_error("read");
+    if (count == 0) return text;
+    text.append(chunk.data(), static_cast<std::size_t>(count));
+    if (text.size() > kMaxFile) return invalid("it is larger than 1M, so this is no configuration");
+  }
+}
+
+Result<std::string> read_config(const fs::path& path) {
+  // Non-blocking, so that a FIFO can't hold us up before we have seen that it is one.
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd) return errno_error("open");
+  struct stat status {};
+  if (::fstat(fd.get(), &status) < 0) return errno_error("stat");
+  if (is_null_device(status)) return std::string();
+  if (!S_ISREG(status.st_mode)) return invalid("it is neither a regular file nor a link to /dev/null");
+  return read_all(fd.get());
+}
+
+bool is_dropin_name(const std::string& name) { return name.ends_with(".conf") && !name.starts_with('.'); }
+
+using Dropins = std::map<std::string, fs::path>;  // By file name, which is their order.
+
+void add_dropins(const fs::path& dir, Dropins& dropins, std::vector<Problem>& problems) {
+  std::error_code error;
+  fs::directory_iterator entry(dir, error);
+  while (!error && entry != fs::directory_iterator()) {
+    const std::string name = entry->path().filename().string();
+    if (is_dropin_name(name)) dropins.emplace(name, entry->path());  // An earlier directory's stays.
+    entry.increment(error);
+  }
+  if (error && error != std::errc::no_such_file_or_directory) problems.push_back({dir, 0, error.message()});
+}
+
+/// What `path` holds, or a problem.
+std::optional<SourceFile> find_source(const fs::path& path, MainFile presence, std::vector<Problem>& problems) {
+  auto text = read_config(path);
+  if (text) return SourceFile{path, *std::move(text)};
+  const bool absent = text.error().code == std::errc::no_such_file_or_directory;
+  if (!absent || presence == MainFile::kMustExist) problems.push_back({path, 0, text.error().message});
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string to_string(const Problem& problem) {
+  const std::string line = problem.line == 0 ? "" : ":" + std::to_string(problem.line);
+  return problem.file.string() + line + ": " + problem.message;
+}
+
+std::vector<KnownKey> known_keys() {
+  std::vector<KnownKey> known;
+  for (const Key& k : keys()) {
+    known.push_back({std::string(k.section), std::string(k.name), std::string(k.meaning), k.default_text});
+  }
+  return known;
+}
+
+std::variant<Settings, std::vector<Problem>> parse_settings(const std::vector<SourceFile>& files) {
+  std::vector<Problem> problems;
+  Settings settings = parse_into(files, problems);
+  if (!problems.empty()) return problems;
+  return settings;
+}
+
+std::variant<Settings, std::vector<Problem>> load_settings(const SearchPath& path) {
+  std::vector<Problem> problems;
+  Dropins dropins;
+  for (const fs::path& dir : path.dropin_dirs) add_dropins(dir, dropins, problems);
+
+  std::vector<SourceFile> files;
+  if (auto main_file = find_source(path.main_file, path.presence, problems)) files.push_back(*std::move(main_file));
+  for (const auto& [name, dropin] : dropins) {
+    // A drop-in was in the directory just now: a link that leads nowhere is a mistake, not an absence.
+    if (auto source = find_source(dropin, MainFile::kMustExist, problems)) files.push_back(*std::move(source));
+  }
+
+  Settings settings = parse_into(files, problems);
+  if (!problems.empty()) return problems;
+  return settings;
+}
+
+SearchPath user_search_path() {
+  const char* config = std::getenv("XDG_CONFIG_HOME");
+  const char* home = std::getenv("HOME");
+  const std::filesystem::path base = config != nullptr && *config == '/' ? std::filesystem::path(config)
+                                     : home != nullptr                   ? std::filesystem::path(home) / ".config"
+                                                                         : std::filesystem::path("/nonexistent");
+  SearchPath path;
+  path.main_file = base / "analysis-watchdog/analysis-watchdog.conf";
+  path.dropin_dirs = {base / "analysis-watchdog/analysis-watchdog.conf.d",
+                      "/usr/lib/analysis-watchdog/analysis-watchdog.conf.d"};
+  return path;
+}
+
+}  // namespace aw::config

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/time.h"
+#include "supervise/limits.h"
+#include "supervise/policy.h"
+
+namespace aw::config {
+
+/// All settings of the daemon. Each default stands once, here or in supervise::Limits.
+struct Settings {
+  supervise::Limits defaults;       ///< [Defaults]
+  supervise::Caps caps;             ///< [Caps]
+  supervise::OrphanRounds orphans;  ///< [Orphans]
+  supervise::StallRule stall;       ///< [Memory]
+};
+
+/// One mistake in a configuration text.
+struct Problem {
+  std::filesystem::path file;
+  unsigned line = 0;  ///< 0 where the file as a whole is meant
+  std::string message;
+};
+
+/// "/etc/analysis-watchdog/analysis-watchdog.conf:7: MemoryLimit=: "12 GiBs" is not a size; write e.g. 512M, …"
+std::string to_string(const Problem& problem);
+
+struct SourceFile {
+  std::filesystem::path name;
+  std::string text;
+};
+
+/// Every problem in the texts, not only the first. Unknown sections and keys are problems too. Later files win,
+/// key by key; an empty value ("MemoryLimit=") returns a key to its default, as systemd does. A limit of zero is
+/// refused. For the loop's thread only: libinih keeps its dialect in variables of the process.
+std::variant<Settings, std::vector<Problem>> parse_settings(const std::vector<SourceFile>& files);
+
+/// A key that a configuration text may hold, for the manual page and its test.
+struct KnownKey {
+  std::string section;
+  std::string key;
+  std::string meaning;       ///< one line
+  std::string default_text;  ///< as one would write it; empty where an empty value (automatic) is the default
+};
+
+/// All keys, section by section, in the order of the documentation.
+std::vector<KnownKey> known_keys();
+
+/// Whether a main file that is not there is an outcome (the built-in defaults hold) or a problem (--config).
+enum class MainFile { kMayBeAbsent, kMustExist };
+
+/// Where settings are looked for: the main file and the directories of drop-ins, highest precedence first.
+struct SearchPath {
+  std::filesystem::path main_file = "/etc/analysis-watchdog/analysis-watchdog.conf";
+  std::vector<std::filesystem::path> dropin_dirs = {
+      "/etc/analysis-watchdog/analysis-watchdog.conf.d",
+      "/run/analysis-watchdog/analysis-watchdog.conf.d",
+      "/usr/lib/analysis-watchdog/analysis-watchdog.conf.d",
+  };
+  MainFile presence = MainFile::kMayBeAbsent;
+};
+
+/// The same below $XDG_CONFIG_HOME (~/.config), for a user's own watchdog.
+SearchPath user_search_path();
+
+/// Reads and parses. As systemd does it: main file first, then the drop-ins (*.conf, none hidden) of all
+/// directories sorted by file name, a name in an earlier directory hiding the same name in a later one, and a
+/// link to /dev/null or an empty file masking it. A file that can't be read is a problem like any other.
+std::variant<Settings, std::vector<Problem>> load_settings(const SearchPath& path);
+
+}  // namespace aw::config

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "journal/journal_writer.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+#define SD_JOURNAL_SUPPRESS_LOCATION  // CODE_FILE= would be the path of a build.
+#include <systemd/sd-journal.h>
+
+#include <csignal>
+
+#include "base/analysis_id.h"
+#include "base/assert.h"
+
+namespace aw::journal {
+namespace {
+
+using supervise::EventRecord;
+
+std::string number(std::uint64_t value) { return std::to_string(value); }
+
+/// The sentence of a record. Ids and command names are quoted as they are: the journal delimits fields by length, and
+/// its readers escape what a terminal would take for a command.
+std::string message(const EventRecord& e) {
+  const std::string id = e.registered_as;
+  const std::string reason = e.reason ? std::string(to_string(*e.reason)) : "";
+  switch (e.kind) {
+    case EventKind::kRegistered:
+      return id + ": registered, process " + number(static_cast<std::uint64_t>(e.pid.value_or(0))) + " (" + e.comm +
+             ")";
+    case EventKind::kUnregistered:
+      return id + ": unregistered, lives on without limits";
+    case EventKind::kLimitsChanged:
+      return id + ": limits changed";
+    case EventKind::kExtended:
+      return id + ": deadline extended";
+    case EventKind::kOrphanFound:
+      return id + ": orphan found, process " + number(static_cast<std::uint64_t>(e.pid.value_or(0))) + " (" + e.comm +
+             ")";
+    case EventKind::kEnding:
+      return id + ": ending it (" + reason + "): SIGTERM" +
+             (e.memory ? ", " + format_size(*e.memory) + " in use" : std::string()) +
+             (e.duration ? " after " + format_span(*e.duration) : std::string());
+    case EventKind::kEscalated:
+      return id + ": SIGTERM was not enough (" + reason + "): cgroup.kill";
+    case EventKind::kUnkillable:
+      return id + ": processes survive SIGKILL";
+    case EventKind::kEnded:
+      return id + ": ended (" + reason + ")" + (e.duration ? " after " + format_span(*e.duration) : std::string()) +
+             (e.memory_peak ? ", peak " + format_size(*e.memory_peak) : std::string());
+    case EventKind::kUnreaped:
+      return id + ": left zombies that their parent does not reap";
+    case EventKind::kAdopted:
+      return id + ": adopted";
+    case EventKind::kDaemonStarted:
+      return "the watchdog has started";
+    case EventKind::kDaemonStopped:
+      return "the watchdog has stopped; limits stay in force";
+  }
+  unreachable(e.kind);
+}
+
+/// The scope that a run began in, where it has moved to another since: after an extension, say.
+std::string earlier_unit(const EventRecord& e) {
+  const auto id = AnalysisId::parse(e.registered_as);
+  if (!id || e.unit.empty()) return "";
+  std::string first = scope_unit(*id);
+  return first == e.unit ? "" : first;
+}
+
+/// Kills are warnings; what only says that life goes on is information (syslog levels).
+const char* priority(const EventRecord& e) {
+  switch (e.kind) {
+    case EventKind::kUnkillable:
+      return "PRIORITY=3";
+    case EventKind::kEnding:
+    case EventKind::kEscalated:
+    case EventKind::kOrphanFound:
+    case EventKind::kUnreaped:
+      return "PRIORITY=4";
+    case EventKind::kEnded:
+      return e.reason == Reason::kExited ? "PRIORITY=6" : "PRIORITY=4";
+    case EventKind::kRegistered:
+    case EventKind::kUnregistered:
+    case EventKind::kLimitsChanged:
+    case EventKind::kExtended:
+    case EventKind::kAdopted:
+    case EventKind::kDaemonStarted:
+    case EventKind::kDaemonStopped:
+      return "PRIORITY=6";
+  }
+  unreachable(e.kind);
+}
+
+}  // namespace
+
+const char* message_id(EventKind kind) {
+  switch (kind) {
+    case EventKind::kRegistered:
+      return "MESSAGE_ID=47eaa0992cb6916d86dc283cf0480ff9";
+    case EventKind::kUnregistered:
+      return "MESSAGE_ID=1509bb0a9bf13331ca118783593942a4";
+    case EventKind::kLimitsChanged:
+      return "MESSAGE_ID=f5ec52ed0108847512e1bc7656670b14";
+    case EventKind::kExtended:
+      return "MESSAGE_ID=59ba1b0d5c9061582909406c2e416788";
+    case EventKind::kOrphanFound:
+      return "MESSAGE_ID=5d32fe61985fb4e72a095ee82bb29976";
+    case EventKind::kEnding:
+      return "MESSAGE_ID=9a1e40b458151a9959e2d15364c7a500";
+    case EventKind::kEscalated:
+      return "MESSAGE_ID=68b4aef73eaabe171d8a4eace693ae2d";
+    case EventKind::kUnkillable:
+      return "MESSAGE_ID=142c83647806857713e783e7eb04b39b";
+    case EventKind::kEnded:
+      return "MESSAGE_ID=3b041641178854f2260df25453fe2e85";
+    case EventKind::kUnreaped:
+      return "MESSAGE_ID=00a154d85ed8abcc35c719c2add9ca88";
+    case EventKind::kAdopted:
+      return "MESSAGE_ID=c0290103855dbf5559ec8712e8e3574f";
+    case EventKind::kDaemonStarted:
+      return "MESSAGE_ID=6e704245a4ff91e3e7949b80dcb0b82e";
+    case EventKind::kDaemonStopped:
+      return "MESSAGE_ID=de1b1471320a88ea37a788d106762832";
+  }
+  unreachable(kind);
+}
+
+std::vector<std::string> journal_fields(const EventRecord& e) {
+  std::vector<std::string> fields{"MESSAGE=" + message(e),
+                                  priority(e),
+                                  message_id(e.kind),
+                                  "SYSLOG_IDENTIFIER=analysis-watchdogd",
+                                  "ANALYSIS_EVENT_ID=" + e.event_id,
+                                  "ANALYSIS_EVENT=" + std::string(to_string(e.kind))};
+  const auto text = [&](const char* name, const std::string& value) {
+    if (!value.empty()) fields.push_back(std::string(name) + "=" + value);
+  };
+  const auto bytes = [&](const char* name, const std::optional<Bytes>& value) {
+    if (value) text(name, number(value->count()));
+  };
+  const auto span = [&](const char* name, const std::optional<Span>& value) {
+    if (value) text(name, number(to_usec(*value)));
+  };
+  text("ANALYSIS_ID", e.registered_as);
+  text("ANALYSIS_RUN_ID", e.run_id);
+  text("ANALYSIS_UNIT", e.unit);
+  text("OBJECT_SYSTEMD_UNIT", e.unit);
+  text("OBJECT_SYSTEMD_UNIT", earlier_unit(e));  // A second value: journalctl -u finds the record under both.
+  if (e.reason) text("ANALYSIS_REASON", std::string(to_string(*e.reason)));
+  if (e.pid) text("ANALYSIS_PID", std::to_string(*e.pid));
+  text("ANALYSIS_COMM", e.comm);
+  text("ANALYSIS_CMDLINE", e.cmdline);
+  if (e.uid) text("ANALYSIS_UID", std::to_string(*e.uid));
+  bytes("ANALYSIS_MEMORY_CURRENT", e.memory);
+  bytes("ANALYSIS_MEMORY_PEAK", e.memory_peak);
+  bytes("ANALYSIS_MEMORY_LIMIT", e.memory_limit);
+  span("ANALYSIS_DURATION_USEC", e.duration);
+  span("ANALYSIS_WALL_CLOCK_LIMIT_USEC", e.wall_clock_limit);
+  span("ANALYSIS_CPU_USEC", e.cpu);
+  if (e.signal) text("ANALYSIS_SIGNAL", std::to_string(*e.signal));
+  if (!e.run_id.empty()) text("ANALYSIS_ESCALATED", e.escalated ? "1" : "0");
+  if (e.exit_code) text("ANALYSIS_EXIT_CODE", std::to_string(*e.exit_code));
+  if (e.exit_signal) text("ANALYSIS_EXIT_SIGNAL", std::to_string(*e.exit_signal));
+  bytes("ANALYSIS_LEFTOVER_MEMORY", e.leftover_memory);
+  return fields;
+}
+
+JournalWriter::JournalWriter() : JournalWriter(&sd_journal_sendv) {}
+
+JournalWriter::JournalWriter(Send send) : send_(std::move(send)), drained_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  // Our signals belong to the loop: the thread inherits a mask that blocks all of them.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+JournalWriter::~JournalWriter() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void JournalWriter::write(const EventRecord& event) {
+  auto fields = journal_fields(event);
+  {
+    const std::lock_guard lock(mutex_);
+    if (queue_.size() >= kCapacity) {
+      queue_.pop_front();
+      ++dropped_;
+      ++lost_;
+    }
+    queue_.push_back(std::move(fields));
+  }
+  wake_.notify_one();
+}
+
+void JournalWriter::run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    if (queue_.empty()) return;
+    const auto fields = std::move(queue_.front());
+    queue_.pop_front();
+    sending_ = true;
+    const std::size_t dropped = std::exchange(dropped_, 0);
+    lock.unlock();
+    std::vector<iovec> parts;
+    for (const std::string& field : fields) parts.push_back({const_cast<char*>(field.data()), field.size()});
+    const bool sent = send_(parts.data(), static_cast<int>(parts.size())) >= 0;
+    if (dropped > 0) (void)sd_journal_print(4, "%zu records did not reach the journal: it took too long", dropped);
+    lock.lock();
+    sending_ = false;
+    if (!sent) ++lost_;
+    if (queue_.empty()) (void)::eventfd_write(drained_.get(), 1);  // Full means that nobody has looked yet.
+  }
+}
+
+void JournalWriter::take_drained() {
+  eventfd_t count = 0;
+  (void)::eventfd_read(drained_.get(), &count);  // Nothing there: somebody was faster.
+}
+
+std::uint64_t JournalWriter::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return queue_.size() + (sending_ ? 1 : 0);
+}
+
+bool JournalWriter::healthy() const {
+  const std::lock_guard lock(mutex_);
+  return lost_ == 0;
+}
+
+}  // namespace aw::journal

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "journal/journal_writer.h"
+
+#include <gmock/gmock.h>
+#include <sys/poll.h>
+
+#include <cerrno>
+#include <fstream>
+#include <semaphore>
+#include <set>
+#include <sstream>
+
+namespace aw::journal {
+namespace {
+
+using supervise::EventRecord;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+std::vector<EventKind> all_kinds() {
+  std::vector<EventKind> kinds;
+  for (std::size_t i = 0; i < kEventKindWords.size(); ++i) kinds.push_back(static_cast<EventKind>(i));
+  return kinds;
+}
+
+EventRecord a_full_record() {
+  EventRecord event;
+  event.event_id = "e-1";
+  event.kind = EventKind::kEnded;
+  event.run_id = "r-1";
+  event.registered_as = "nightly";
+  event.reason = Reason::kMemory;
+  event.unit = "analysis-nightly.scope";
+  event.pid = 42;
+  event.comm = "python3";
+  event.uid = 1000;
+  event.memory = Bytes(1);
+  event.memory_peak = Bytes(2);
+  event.memory_limit = Bytes(3);
+  event.duration = Span(4);
+  event.wall_clock_limit = kForever;
+  event.cpu = Span(6);
+  event.signal = 15;
+  event.escalated = true;
+  return event;
+}
+
+TEST(JournalFields, AreThoseOfTheContract) {
+  const auto fields = journal_fields(a_full_record());
+
+  for (const char* field :
+       {"ANALYSIS_ID=nightly", "ANALYSIS_RUN_ID=r-1", "ANALYSIS_UNIT=analysis-nightly.scope", "ANALYSIS_EVENT_ID=e-1",
+        "ANALYSIS_EVENT=ended", "ANALYSIS_REASON=memory", "ANALYSIS_PID=42", "ANALYSIS_COMM=python3",
+        "ANALYSIS_UID=1000", "ANALYSIS_MEMORY_CURRENT=1", "ANALYSIS_MEMORY_PEAK=2", "ANALYSIS_MEMORY_LIMIT=3",
+        "ANALYSIS_DURATION_USEC=4", "ANALYSIS_WALL_CLOCK_LIMIT_USEC=18446744073709551615", "ANALYSIS_CPU_USEC=6",
+        "ANALYSIS_SIGNAL=15", "ANALYSIS_ESCALATED=1", "OBJECT_SYSTEMD_UNIT=analysis-nightly.scope"}) {
+    EXPECT_THAT(fields, Contains(field));
+  }
+}
+
+TEST(JournalFields, LeaveOutWhatIsNotKnown) {
+  EventRecord event;
+  event.kind = EventKind::kDaemonStarted;
+  for (const std::string& field : journal_fields(event)) EXPECT_THAT(field, Not(StartsWith("ANALYSIS_PID")));
+}
+
+TEST(JournalFields, KeepAnIdWithAnEqualsSignInItsField) {
+  EventRecord event = a_full_record();
+  event.registered_as = "x ANALYSIS_REASON=exited";
+  const auto fields = journal_fields(event);
+  EXPECT_THAT(fields, Contains("ANALYSIS_ID=x ANALYSIS_REASON=exited"));
+  EXPECT_THAT(fields, Contains("ANALYSIS_REASON=memory"));
+}
+
+TEST(JournalFields, NameTheFirstScopeBesideThePresentOne) {
+  const auto objects = [](const std::string& unit) {
+    EventRecord event = a_full_record();
+    event.unit = unit;
+    std::vector<std::string> found;
+    for (const std::string& field : journal_fields(event)) {
+      if (field.starts_with("OBJECT_SYSTEMD_UNIT=")) found.push_back(field);
+    }
+    return found;
+  };
+
+  EXPECT_THAT(objects("analysis-nightly.scope"), ElementsAre("OBJECT_SYSTEMD_UNIT=analysis-nightly.scope"));
+  EXPECT_THAT(objects("analysis-nightly-2.scope"), ElementsAre("OBJECT_SYSTEMD_UNIT=analysis-nightly-2.scope",
+                                                               "OBJECT_SYSTEMD_UNIT=analysis-nightly.scope"));
+  EXPECT_THAT(objects(""), IsEmpty());
+}
+
+/// A writer to a journal that takes a record when the test lets it.
+class AJournalWriter : public ::testing::Test {
+ protected:
+  bool is_drained() {
+    pollfd poll{writer_.drained_fd(), POLLIN, 0};
+    return ::poll(&poll, 1, 0) > 0;
+  }
+  bool waits_until_drained() {
+    pollfd poll{writer_.drained_fd(), POLLIN, 0};
+    return ::poll(&poll, 1, 10'000) > 0;
+  }
+
+  std::counting_semaphore<> may_send_{0};
+  int answer_ = 0;
+  JournalWriter writer_{[this](const iovec*, int) {
+    may_send_.acquire();
+    return answer_;
+  }};
+};
+
+TEST_F(AJournalWriter, SaysWhenNothingWaitsAnyMore) {
+  EXPECT_FALSE(is_drained());
+  writer_.write(a_full_record());
+  writer_.write(a_full_record());
+  EXPECT_EQ(writer_.waiting(), 2U);  // The one that is being sent, too.
+  EXPECT_FALSE(is_drained());
+
+  may_send_.release(2);
+
+  EXPECT_TRUE(waits_until_drained());
+  EXPECT_EQ(writer_.waiting(), 0U);
+  EXPECT_TRUE(writer_.healthy());
+  writer_.take_drained();
+  EXPECT_FALSE(is_drained());
+}
+
+TEST_F(AJournalWriter, SaysSoAlsoOfARecordThatWasRefused) {
+  answer_ = -EINVAL;
+  writer_.write(a_full_record());
+  may_send_.release();
+
+  EXPECT_TRUE(waits_until_drained());
+  EXPECT_EQ(writer_.waiting(), 0U);
+  EXPECT_FALSE(writer_.healthy());
+}
+
+TEST(MessageIds, DifferFromKindToKind) {
+  std::set<std::string> ids;
+  for (const EventKind kind : all_kinds()) ids.insert(message_id(kind));
+  EXPECT_EQ(ids.size(), kEventKindWords.size());
+}
+
+TEST(Catalog, HasAnEntryForEachKind) {
+  std::ifstream file(std::string(AW_SOURCE_DIR) + "/units/analysis-watchdog.catalog");
+  std::stringstream text;
+  text << file.rdbuf();
+  for (const EventKind kind : all_kinds()) {
+    EXPECT_THAT(text.str(), HasSubstr("-- " + std::string(message_id(kind)).substr(11) + "\n")) << to_string(kind);
+  }
+}
+
+}  // namespace
+}  // namespace aw::journal
