@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/clients.h"
+
+#include <algorithm>
+
+namespace aw::api {
+namespace {
+
+constexpr char kBus[] = "org.freedesktop.DBus";
+constexpr char kBusPath[] = "/org/freedesktop/DBus";
+constexpr std::size_t kMaxWaiting = 256;  // Calls of one connection that wait for its credentials.
+
+}  // namespace
+
+Result<void> Clients::start() {
+  auto changed = connection_.match(
+      "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',interface='org.freedesktop.DBus',"
+      "member='NameOwnerChanged'",
+      [this](const bus::Message& m) { on_name_owner_changed(bus::Message::share(m.raw())); });
+  if (!changed) return std::move(changed).error();
+  changed_ = std::move(*changed);
+  connection_.request(connection_.new_call(kBus, kBusPath, kBus, "ListNames"), [this](bus::Reply reply) {
+    auto* message = std::get_if<bus::Message>(&reply);
+    if (message == nullptr) return;  // Then they become known as they call.
+    const auto names = message->read_strings();
+    if (!names) return;
+    for (const std::string& name : *names) {
+      if (name.starts_with(':')) ask(name);
+    }
+  });
+  return {};
+}
+
+void Clients::ask(const std::string& name) {
+  if (known_.contains(name) || asked_.contains(name)) return;
+  asked_[name];
+  auto call = connection_.new_call(kBus, kBusPath, kBus, "GetConnectionCredentials");
+  call.append(name);
+  connection_.request(std::move(call), [this, name](bus::Reply reply) { on_credentials(name, std::move(reply)); });
+}
+
+void Clients::request(const std::string& name, std::function<void(const supervise::Caller&)> done) {
+  if (const auto known = known_.find(name); known != known_.end()) return done(known->second);
+  ask(name);
+  auto& waiting = asked_.at(name);
+  if (waiting.size() < kMaxWaiting) waiting.push_back(std::move(done));
+}
+
+void Clients::on_credentials(const std::string& name, bus::Reply reply) {
+  auto waiting = asked_.extract(name);
+  auto* message = std::get_if<bus::Message>(&reply);
+  if (!waiting || message == nullptr) return;  // It has gone.
+  supervise::Caller caller;
+  std::optional<std::uint32_t> uid;
+  // Read by hand: the dictionary holds types that have no meaning to us (ay, au, h).
+  if (!message->enter('a', "{sv}")) return;
+  while (!message->at_end()) {
+    if (!message->enter('e', "sv")) return;
+    const auto key = message->read_string();
+    if (!key) return;
+    if (*key == "UnixUserID" || *key == "ProcessID") {
+      const auto value = message->read_variant();
+      const auto* number = value ? value->get_if<std::uint32_t>() : nullptr;
+      if (number == nullptr) return;
+      if (*key == "UnixUserID") uid = *number;
+      if (*key == "ProcessID") caller.pid = static_cast<pid_t>(*number);
+    } else if (*key == "UnixGroupIDs") {
+      const auto groups = message->read_u32_list_variant();
+      if (!groups) return;
+      caller.administrator |=
+          administrators_.group && std::find(groups->begin(), groups->end(), *administrators_.group) != groups->end();
+    } else {
+      message->skip("v");
+    }
+    if (!message->leave()) return;
+  }
+  if (!uid) return;  // Whoever has no uid may do nothing; its calls time out.
+  caller.uid = *uid;
+  const auto& uids = administrators_.uids;
+  caller.administrator |= std::find(uids.begin(), uids.end(), caller.uid) != uids.end();
+  known_[name] = caller;
+  for (const auto& done : waiting.mapped()) done(caller);
+}
+
+void Clients::on_name_owner_changed(bus::Message signal) {
+  const auto name = signal.read_string();
+  const auto before = signal.read_string();
+  const auto after = signal.read_string();
+  if (!name || !before || !after || !name->starts_with(':')) return;
+  if (after->empty()) {
+    known_.erase(*name);
+    asked_.erase(*name);
+  } else {
+    ask(*name);
+  }
+}
+
+std::vector<std::string> Clients::observers_of(uid_t uid) const {
+  std::vector<std::string> names;
+  const std::string own = connection_.unique_name();
+  for (const auto& [name, caller] : known_) {
+    if (may_see(caller, uid) && caller.pid != 1 && name != own) names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace aw::api

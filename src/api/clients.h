@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Who is on the bus. The credentials of every connection are asked for once, asynchronously, and kept as long as it
+// lives (a unique name is never given twice), so that each call has its caller's and each signal finds those who may
+// see it.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bus/connection.h"
+#include "supervise/admission.h"
+
+namespace aw::api {
+
+/// Who counts as an administrator.
+struct Administrators {
+  std::vector<uid_t> uids{0};
+  std::optional<gid_t> group;  ///< analysis-admin, where the host has it
+};
+
+class Clients {
+ public:
+  Clients(bus::Connection& connection, Administrators administrators)
+      : connection_(connection), administrators_(std::move(administrators)) {}
+
+  /// Begins to listen, and asks for those who are there already.
+  Result<void> start();
+
+  /// Calls back with the credentials of `name`, at once if they are known; never if it goes away first.
+  void request(const std::string& name, std::function<void(const supervise::Caller&)> done);
+
+  /// The unique names of all who may see what belongs to `uid`, pid 1 and ourselves excepted: administrators and
+  /// `uid` itself.
+  std::vector<std::string> observers_of(uid_t uid) const;
+
+  static bool may_see(const supervise::Caller& caller, uid_t uid) { return caller.administrator || caller.uid == uid; }
+
+ private:
+  void ask(const std::string& name);
+  void on_credentials(const std::string& name, bus::Reply reply);
+  void on_name_owner_changed(bus::Message signal);
+
+  bus::Connection& connection_;
+  Administrators administrators_;
+  bus::Slot changed_;
+  std::map<std::string, supervise::Caller> known_;
+  std::map<std::string, std::vector<std::function<void(const supervise::Caller&)>>> asked_;
+};
+
+}  // namespace aw::api

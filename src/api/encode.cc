@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/encode.h"
+
+#include "api/options.h"
+
+namespace aw::api {
+namespace {
+
+using bus::Dict;
+using bus::Value;
+
+std::uint64_t usec(WallTime time) { return static_cast<std::uint64_t>(time.time_since_epoch().count()); }
+std::uint64_t usec(Instant time) {
+  return time == kNever ? supervise::kUnlimited : static_cast<std::uint64_t>(time.time_since_epoch().count());
+}
+
+Value to_value(const std::string& text) { return {text}; }
+Value to_value(std::uint64_t number) { return {number}; }
+Value to_value(std::int64_t number) { return {number}; }
+Value to_value(bool flag) { return {flag}; }
+Value to_value(WallTime time) { return {usec(time)}; }
+
+Value to_value(const std::vector<supervise::ProcessSummary>& processes) {
+  std::vector<Dict> list;
+  for (const auto& process : processes) {
+    list.push_back({{"pid", {std::int64_t{process.pid}}},
+                    {"ppid", {std::int64_t{process.parent}}},
+                    {"comm", {process.comm}},
+                    {"rss", {process.resident.count()}}});
+  }
+  return {list};
+}
+
+Value to_value(const supervise::Details& details) {
+  Dict dict;
+  for (const auto& [name, value] : details) {
+    dict.emplace_back(name, std::visit([](const auto& held) { return Value{held}; }, value));
+  }
+  return {dict};
+}
+
+std::uint64_t count(const std::optional<Bytes>& bytes) { return bytes ? bytes->count() : supervise::kUnlimited; }
+
+std::uint32_t pid_of(const std::unique_ptr<supervise::ProcessHandle>& process) {
+  return process ? static_cast<std::uint32_t>(process->key().pid) : 0;
+}
+
+}  // namespace
+
+Dict to_dict(const supervise::EventRecord& event) {
+  Dict dict;
+  supervise::visit_fields(event,
+                          [&](const char* name, const auto& value) { dict.emplace_back(name, to_value(value)); });
+  return dict;
+}
+
+Dict to_dict(const supervise::Run& run, const supervise::Usage& usage) {
+  const WallTime deadline_real =
+      run.deadline == kNever ? WallTime::max() : run.registered_real + (run.deadline - run.registered_at);
+  Dict dict{{"Id", {run.id.text()}},
+            {"RunId", {run.run_id}},
+            {"Unit", {run.scope}},
+            {"LeaderPid", {static_cast<std::uint32_t>(run.leader_key.pid)}},
+            {"OwnerPid", {pid_of(run.owner)}},
+            {"Uid", {static_cast<std::uint32_t>(run.uid)}},
+            {"State", {std::string(to_string(run.state()))}},
+            {"RegisteredAtUSec", {usec(run.registered_at)}},
+            {"RegisteredAtRealtimeUSec", {usec(run.registered_real)}},
+            {"DeadlineUSec", {usec(run.deadline)}},
+            {"DeadlineRealtimeUSec", {run.deadline == kNever ? supervise::kUnlimited : usec(deadline_real)}},
+            {"MemoryCurrent", {count(usage.counters.memory_current)}},
+            {"MemoryUnreclaimable", {count(usage.unreclaimable)}},
+            {"MemoryPeak", {count(usage.counters.memory_peak)}},
+            {"CPUUsageUSec", {usage.counters.cpu ? to_usec(*usage.counters.cpu) : supervise::kUnlimited}},
+            {"ProcessCount", {usage.processes}},
+            {"OrphanCount", {run.orphans.count}}};
+  for (auto& option : to_options(run.limits)) dict.push_back(std::move(option));
+  return dict;
+}
+
+}  // namespace aw::api

@@ -1,0 +1,637 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/service.h"
+
+#include <algorithm>
+
+#include "analysis_watchdog/names.h"
+#include "api/encode.h"
+#include "api/options.h"
+#include "supervise/refusal.h"
+
+namespace aw::api {
+namespace {
+
+using bus::Dict;
+using bus::Message;
+using bus::ObjectPath;
+using bus::RemoteError;
+using bus::Reply;
+using bus::Value;
+using supervise::Caller;
+using supervise::Refusal;
+using supervise::Run;
+
+constexpr char kIntrospectable[] = "org.freedesktop.DBus.Introspectable";
+constexpr char kProperties[] = "org.freedesktop.DBus.Properties";
+constexpr char kObjectManager[] = "org.freedesktop.DBus.ObjectManager";
+constexpr char kUnknownMethod[] = "org.freedesktop.DBus.Error.UnknownMethod";
+constexpr char kUnknownObject[] = "org.freedesktop.DBus.Error.UnknownObject";
+constexpr char kUnknownInterface[] = "org.freedesktop.DBus.Error.UnknownInterface";
+constexpr char kUnknownProperty[] = "org.freedesktop.DBus.Error.UnknownProperty";
+constexpr char kPropertyReadOnly[] = "org.freedesktop.DBus.Error.PropertyReadOnly";
+constexpr char kInvalidArgs[] = "org.freedesktop.DBus.Error.InvalidArgs";
+constexpr char kFailed[] = "org.freedesktop.DBus.Error.Failed";
+
+constexpr std::uint32_t kMaxEvents = 10000;
+constexpr std::uint32_t kDefaultEvents = 1000;
+/// Beyond this a list of events ends, and runs are listed without their texts: 4000 of those have about 10 MiB.
+/// dbus-daemon disconnects whoever sends more than 32 MiB over the system bus, and without the bus we are nothing, so
+/// Connection::send() refuses what comes near it in any case.
+constexpr std::size_t kFullReply = 16UL << 20U;
+
+const char* error_name(const Error& error) {
+  if (error.code.category() != supervise::refusal_category()) return kFailed;
+  switch (static_cast<Refusal>(error.code.value())) {
+    case Refusal::kInvalidId:
+      return names::error::kInvalidId;
+    case Refusal::kInvalidOption:
+      return names::error::kInvalidOption;
+    case Refusal::kAlreadyRegistered:
+      return names::error::kAlreadyRegistered;
+    case Refusal::kNoSuchAnalysis:
+      return names::error::kNoSuchAnalysis;
+    case Refusal::kNoSuchProcess:
+      return names::error::kNoSuchProcess;
+    case Refusal::kProcessAlreadyRegistered:
+      return names::error::kProcessAlreadyRegistered;
+    case Refusal::kProtectedProcess:
+      return names::error::kProtectedProcess;
+    case Refusal::kLimitTooHigh:
+      return names::error::kLimitTooHigh;
+    case Refusal::kTooManyAnalyses:
+      return names::error::kTooManyAnalyses;
+    case Refusal::kScopeFailed:
+      return names::error::kScopeFailed;
+    case Refusal::kAccessDenied:
+      return names::error::kAccessDenied;
+  }
+  return kFailed;
+}
+
+bool is(const Error& error, Refusal refusal) {
+  return error.code == std::error_code(static_cast<int>(refusal), supervise::refusal_category());
+}
+
+Result<AnalysisId> parse_id(const std::string& text) {
+  auto id = AnalysisId::parse(text);
+  if (!id) return supervise::refuse(Refusal::kInvalidId, id.error().message);
+  return id;
+}
+
+Result<supervise::EventFilter> parse_filter(const Dict& options) {
+  supervise::EventFilter filter;
+  filter.limit = kDefaultEvents;
+  const auto refused = [](const std::string& what) { return supervise::refuse(Refusal::kInvalidOption, what); };
+  for (const auto& [name, value] : options) {
+    const auto* text = value.get_if<std::string>();
+    if (name == "Since" && value.get_if<std::uint64_t>() != nullptr) {
+      filter.since = WallTime(from_usec(*value.get_if<std::uint64_t>()));
+    } else if (name == "Limit" && value.get_if<std::uint32_t>() != nullptr) {
+      filter.limit = std::min(*value.get_if<std::uint32_t>(), kMaxEvents);
+    } else if (name == "AnalysisId" && text != nullptr) {
+      filter.analysis_id = *text;
+    } else if (name == "Reason" && text != nullptr) {
+      filter.reason = parse_word<Reason>(kReasonWords, *text);
+      if (!filter.reason) return refused("Reason: \"" + *text + "\" is none; see docs/dbus-api.md");
+    } else if (name == "Kind" && text != nullptr) {
+      filter.kind = parse_word<EventKind>(kEventKindWords, *text);
+      if (!filter.kind) return refused("Kind: \"" + *text + "\" is none; see docs/dbus-api.md");
+    } else {
+      return refused(name + " of type " + bus::signature_of(value) +
+                     " is no filter; there are Since t, Limit u, AnalysisId s, Reason s, Kind s");
+    }
+  }
+  return filter;
+}
+
+}  // namespace
+
+std::string object_path(const AnalysisId& id) {
+  return std::string(names::kAnalysisPathPrefix) + "/" + escape_for_path(id.text());
+}
+
+const Service::Method Service::kMethods[] = {
+    {names::kManagerInterface, "RegisterAnalysis", "sua{sv}", &Service::register_analysis},
+    {names::kManagerInterface, "RegisterAnalysisByPidfd", "sha{sv}", &Service::register_analysis_by_pidfd},
+    {names::kManagerInterface, "UnregisterAnalysis", "s", &Service::unregister_analysis},
+    {names::kManagerInterface, "AttachProcess", "su", &Service::attach_process},
+    {names::kManagerInterface, "KillAnalysis", "s", &Service::kill_analysis},
+    {names::kManagerInterface, "SetLimits", "sa{sv}", &Service::set_limits},
+    {names::kManagerInterface, "ExtendDeadline", "st", &Service::extend_deadline},
+    {names::kManagerInterface, "GetAnalysis", "s", &Service::get_analysis},
+    {names::kManagerInterface, "ListAnalyses", "", &Service::list_analyses},
+    {names::kManagerInterface, "ListEvents", "a{sv}", &Service::list_events},
+    {kIntrospectable, "Introspect", "", &Service::introspect},
+    {kProperties, "Get", "ss", &Service::get_property},
+    {kProperties, "GetAll", "s", &Service::get_all_properties},
+    {kProperties, "Set", "ssv", &Service::set_property},
+    {kObjectManager, "GetManagedObjects", "", &Service::get_managed_objects},
+};
+
+Service::Service(Parts parts, Administrators administrators)
+    : parts_(std::move(parts)), clients_(parts_.connection, std::move(administrators)) {}
+
+Result<void> Service::start() {
+  if (auto started = clients_.start(); !started) return started;
+  auto served =
+      parts_.connection.serve(names::kManagerPath, [this](const Message& m) { on_call(Message::share(m.raw())); });
+  if (!served) return std::move(served).error();
+  served_ = std::move(*served);
+  auto announce = parts_.loop.add_deferred("announce counts", [this](const Now&) { announce_counts(); });
+  if (!announce) return std::move(announce).error();
+  announce_ = std::move(*announce);
+  announced_ = manager_properties();
+  return {};
+}
+
+// ---- calls ----
+
+void Service::on_call(Message message) {
+  const auto shared = std::make_shared<Message>(std::move(message));
+  clients_.request(shared->sender(), [this, shared](const Caller& caller) {
+    dispatch(Call{Message::share(shared->raw()), caller});
+  });
+}
+
+const Service::Method* Service::find_method(const Message& message, bool of_manager, std::string& error) const {
+  const std::string interface = message.interface();
+  const std::string member = message.member();
+  bool interface_known = false;
+  for (const Method& method : kMethods) {
+    const bool managers = method.interface == std::string_view(names::kManagerInterface) ||
+                          method.interface == std::string_view(kObjectManager);
+    if (managers && !of_manager) continue;
+    if (!interface.empty() && interface != method.interface) continue;
+    interface_known = true;
+    if (member == method.member) return &method;
+  }
+  error = interface_known ? kUnknownMethod : kUnknownInterface;
+  return nullptr;
+}
+
+void Service::dispatch(Call call) {
+  const std::string path = call.message.path();
+  const bool of_manager = path == names::kManagerPath;
+  const Run* run = find_run_at(path);
+  const bool visible = run != nullptr && Clients::may_see(call.caller, run->uid);
+  if (!of_manager && !visible && path != names::kAnalysisPathPrefix) {
+    return parts_.connection.send_error(call.message, kUnknownObject, "no object " + path);
+  }
+  std::string error;
+  const Method* method = find_method(call.message, of_manager, error);
+  if (method == nullptr) {
+    return parts_.connection.send_error(
+        call.message, error,
+        "no method " + call.message.member() + " on interface " + call.message.interface() + " of " + path);
+  }
+  if (call.message.signature() != method->signature) {
+    return parts_.connection.send_error(
+        call.message, kInvalidArgs,
+        std::string(method->member) + " takes \"" + method->signature + "\", not \"" + call.message.signature() + "\"");
+  }
+  (this->*method->handler)(std::move(call));
+}
+
+void Service::reply(const Call& call) { parts_.connection.send(bus::Connection::new_reply(call.message)); }
+
+void Service::refuse(const Call& call, const Error& error) {
+  parts_.connection.send_error(call.message, error_name(error), error.message);
+}
+
+void Service::refuse_unreadable(const Call& call) {
+  parts_.connection.send_error(call.message, kInvalidArgs,
+                               "an argument of " + call.message.member() +
+                                   " cannot be read; text is UTF-8 without noncharacters (U+FFFE and the like)");
+}
+
+supervise::Done Service::replier(Call call) {
+  const auto shared = std::make_shared<Call>(std::move(call));
+  return [this, shared](Result<void> result, const Now&) {
+    if (!result) return refuse(*shared, result.error());
+    reply(*shared);
+  };
+}
+
+void Service::authorize(const Call& call, const char* action, std::function<void(bool)> done) {
+  if (!parts_.polkit) return done(false);
+  auto ask = parts_.connection.new_call("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
+                                        "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
+  const bool interactive = sd_bus_message_get_allow_interactive_authorization(call.message.raw()) > 0;
+  ask.open('r', "sa{sv}").append("system-bus-name").append(Dict{{"name", {call.message.sender()}}}).close();
+  ask.append(action).append(bus::StringMap{}).append(std::uint32_t{interactive ? 1U : 0U}).append("");
+  // Denied on any failure: no polkit, no answer, an answer that is none.
+  parts_.connection.request(
+      std::move(ask),
+      [done = std::move(done)](Reply answer) {
+        auto* message = std::get_if<Message>(&answer);
+        if (message == nullptr || !message->enter('r', "bba{ss}")) return done(false);
+        const auto authorized = message->read_bool();
+        done(authorized && *authorized);
+      },
+      std::chrono::minutes{5});
+}
+
+void Service::do_register(Call call, const std::string& id_text, Opener open, const Dict& options, bool asked) {
+  auto id = parse_id(id_text);
+  if (!id) return refuse(call, id.error());
+  auto limits = apply_options(parts_.supervisor.allowed_defaults(parts_.defaults(), call.caller), options);
+  if (!limits) return refuse(call, limits.error());
+  auto process = open();
+  if (!process) return refuse(call, process.error());
+  const auto shared = std::make_shared<Call>(std::move(call));
+  supervise::Registration registration{*id, std::move(*process), std::move(*limits), shared->caller};
+  parts_.supervisor.request_register(
+      std::move(registration), parts_.loop.now(),
+      [this, shared, id = *id, id_text, open, options, asked](const Result<supervise::RunKey>& done, const Now&) {
+        if (!done && !asked && is(done.error(), Refusal::kAccessDenied)) {
+          // Whoever polkit lets may register what is not theirs; looked at anew after the answer.
+          return authorize(*shared, names::kPolkitRegister, [=, this](bool allowed) {
+            Call again{Message::share(shared->message.raw()), shared->caller};
+            again.caller.administrator = allowed;
+            do_register(std::move(again), id_text, open, options, true);
+          });
+        }
+        if (!done) return refuse(*shared, done.error());
+        auto message = bus::Connection::new_reply(shared->message);
+        message.append(ObjectPath{object_path(id)});
+        parts_.connection.send(std::move(message));
+      });
+}
+
+void Service::register_analysis(Call call) {
+  const auto id = call.message.read_string();
+  const auto pid = call.message.read_u32();
+  const auto options = call.message.read_dict();
+  if (!id || !pid) return refuse_unreadable(call);
+  if (!options) return refuse(call, supervise::refuse(Refusal::kInvalidOption, options.error().message));
+  const auto number = static_cast<pid_t>(std::min<std::uint32_t>(*pid, INT32_MAX));
+  do_register(
+      std::move(call), *id, [this, number] { return parts_.processes.open(number); }, *options, false);
+}
+
+void Service::register_analysis_by_pidfd(Call call) {
+  const auto id = call.message.read_string();
+  auto fd = call.message.read_fd();
+  const auto options = call.message.read_dict();
+  if (!id || !fd) return refuse_unreadable(call);
+  if (!options) return refuse(call, supervise::refuse(Refusal::kInvalidOption, options.error().message));
+  const auto held = std::make_shared<UniqueFd>(std::move(*fd));
+  do_register(
+      std::move(call), *id, [this, held] { return parts_.processes.adopt(::dup(held->get())); }, *options, false);
+}
+
+void Service::manage(Call call, const std::string& id_text,
+                     std::function<void(const AnalysisId&, const Caller&, const Call&)> action) {
+  auto id = parse_id(id_text);
+  if (!id) return refuse(call, id.error());
+  const Run* run = parts_.supervisor.find(*id);
+  if (run == nullptr) {
+    return refuse(call, supervise::refuse(Refusal::kNoSuchAnalysis, "no analysis \"" + id_text + "\" is running"));
+  }
+  if (Clients::may_see(call.caller, run->uid)) return action(*id, call.caller, call);
+  const auto shared = std::make_shared<Call>(std::move(call));
+  authorize(*shared, names::kPolkitManage, [this, shared, id = *id, action = std::move(action)](bool allowed) {
+    if (!allowed) {
+      return refuse(*shared,
+                    supervise::refuse(Refusal::kAccessDenied,
+                                      "the analysis \"" + id.text() +
+                                          "\" is not yours; its owner, root and the group analysis-admin may"));
+    }
+    Caller administrator = shared->caller;
+    administrator.administrator = true;
+    action(id, administrator, *shared);
+  });
+}
+
+void Service::unregister_analysis(Call call) {
+  const auto id = call.message.read_string();
+  if (!id) return refuse_unreadable(call);
+  manage(std::move(call), *id, [this](const AnalysisId& which, const Caller&, const Call& of) {
+    parts_.supervisor.request_unregister(which, parts_.loop.now(),
+                                         replier({Message::share(of.message.raw()), of.caller}));
+  });
+}
+
+void Service::attach_process(Call call) {
+  const auto id = call.message.read_string();
+  const auto pid = call.message.read_u32();
+  if (!id || !pid) return refuse_unreadable(call);
+  const auto number = static_cast<pid_t>(std::min<std::uint32_t>(*pid, INT32_MAX));
+  manage(std::move(call), *id, [this, number](const AnalysisId& which, const Caller& caller, const Call& of) {
+    auto process = parts_.processes.open(number);
+    if (!process) return refuse(of, process.error());
+    parts_.supervisor.request_attach(which, std::move(*process), caller, parts_.loop.now(),
+                                     replier({Message::share(of.message.raw()), of.caller}));
+  });
+}
+
+void Service::kill_analysis(Call call) {
+  const auto id = call.message.read_string();
+  if (!id) return refuse_unreadable(call);
+  manage(std::move(call), *id, [this](const AnalysisId& which, const Caller& caller, const Call& of) {
+    const auto done = parts_.supervisor.end(which, "asked by uid " + std::to_string(caller.uid), parts_.loop.now());
+    if (!done) return refuse(of, done.error());
+    reply(of);
+  });
+}
+
+void Service::set_limits(Call call) {
+  const auto id = call.message.read_string();
+  const auto options = call.message.read_dict();
+  if (!id) return refuse_unreadable(call);
+  if (!options) return refuse(call, supervise::refuse(Refusal::kInvalidOption, options.error().message));
+  manage(
+      std::move(call), *id, [this, options = *options](const AnalysisId& which, const Caller& caller, const Call& of) {
+        const Run* run = parts_.supervisor.find(which);  // Again: polkit may have taken its time.
+        auto limits = run == nullptr
+                          ? Result<supervise::Limits>(supervise::refuse(Refusal::kNoSuchAnalysis, "it ended meanwhile"))
+                          : apply_options(run->limits, options);
+        if (!limits) return refuse(of, limits.error());
+        parts_.supervisor.request_set_limits(which, *limits, caller, parts_.loop.now(),
+                                             replier({Message::share(of.message.raw()), of.caller}));
+      });
+}
+
+void Service::extend_deadline(Call call) {
+  const auto id = call.message.read_string();
+  const auto usec = call.message.read_u64();
+  if (!id || !usec) return refuse_unreadable(call);
+  manage(std::move(call), *id,
+         [this, by = from_usec(*usec)](const AnalysisId& which, const Caller& caller, const Call& of) {
+           parts_.supervisor.request_extend(which, by, caller, parts_.loop.now(),
+                                            replier({Message::share(of.message.raw()), of.caller}));
+         });
+}
+
+void Service::get_analysis(Call call) {
+  const auto id = call.message.read_string();
+  if (!id) return refuse_unreadable(call);
+  manage(std::move(call), *id, [this](const AnalysisId& which, const Caller&, const Call& of) {
+    auto message = bus::Connection::new_reply(of.message);
+    message.append(ObjectPath{object_path(which)});
+    parts_.connection.send(std::move(message));
+  });
+}
+
+Dict Service::to_entry(const Run& run, const Message& list) const {
+  Dict properties = to_dict(run, parts_.supervisor.read_usage(run));
+  if (list.size() > kFullReply) {
+    std::erase_if(properties, [](const auto& p) { return p.first == "Description" || p.first == "Labels"; });
+  }
+  return properties;
+}
+
+void Service::list_analyses(Call call) {
+  auto message = bus::Connection::new_reply(call.message);
+  message.open('a', "a{sv}");
+  for (const auto& [key, run] : parts_.supervisor.runs()) {
+    if (Clients::may_see(call.caller, run->uid)) message.append(to_entry(*run, message));
+  }
+  message.close();
+  parts_.connection.send(std::move(message));
+}
+
+void Service::list_events(Call call) {
+  const auto options = call.message.read_dict();
+  auto filter =
+      options ? parse_filter(*options)
+              : Result<supervise::EventFilter>(supervise::refuse(Refusal::kInvalidOption, options.error().message));
+  if (!filter) return refuse(call, filter.error());
+  filter->visible = [&call](const supervise::EventRecord& event) {
+    // Events of the daemon itself are nobody's secret.
+    return event.uid ? Clients::may_see(call.caller, *event.uid) : true;
+  };
+  auto message = bus::Connection::new_reply(call.message);
+  message.open('a', "a{sv}");
+  for (const supervise::EventRecord* event : parts_.history.find(*filter)) {
+    if (message.size() > kFullReply) break;  // Newest first: what is left out is the oldest.
+    message.append(to_dict(*event));
+  }
+  message.close();
+  parts_.connection.send(std::move(message));
+}
+
+// ---- objects and properties ----
+
+const Run* Service::find_run_at(const std::string& path) const {
+  const std::string prefix = std::string(names::kAnalysisPathPrefix) + "/";
+  if (!path.starts_with(prefix)) return nullptr;
+  const auto text = unescape_from_path(path.substr(prefix.size()));
+  if (!text) return nullptr;
+  const auto id = AnalysisId::parse(*text);
+  return id && object_path(*id) == path ? parts_.supervisor.find(*id) : nullptr;
+}
+
+Dict Service::manager_properties() const {
+  const auto store = parts_.store();
+  Dict dict{{"Version", {parts_.version}},
+            {"MonitoredCount", {parts_.supervisor.monitored()}},
+            {"EndingCount", {parts_.supervisor.ending()}},
+            {"KillsLast24h", {parts_.history.kills_last_24h(parts_.loop.now().real)}},
+            {"StoreHealthy", {store.healthy}},
+            {"UnshippedEvents", {store.unshipped}}};
+  for (auto& [name, value] : to_options(parts_.defaults())) {
+    if (name != "Description" && name != "Labels") dict.emplace_back("Default" + name, std::move(value));
+  }
+  return dict;
+}
+
+Result<Dict> Service::properties_of(const Call& call, const std::string& interface) const {
+  const std::string path = call.message.path();
+  if (path == names::kManagerPath) {
+    if (interface.empty() || interface == names::kManagerInterface) return manager_properties();
+  } else if (const Run* run = find_run_at(path)) {
+    if (interface.empty() || interface == names::kAnalysisInterface) {
+      return to_dict(*run, parts_.supervisor.read_usage(*run));
+    }
+  }
+  if (interface == kIntrospectable || interface == kProperties || interface == kObjectManager ||
+      interface == "org.freedesktop.DBus.Peer") {
+    return Dict{};
+  }
+  return invalid("no interface " + interface + " on " + path);
+}
+
+void Service::get_property(Call call) {
+  const auto interface = call.message.read_string();
+  const auto name = call.message.read_string();
+  if (!interface || !name) return refuse_unreadable(call);
+  const auto properties = properties_of(call, *interface);
+  if (!properties) {
+    return parts_.connection.send_error(call.message, kUnknownInterface, properties.error().message);
+  }
+  const Value* value = bus::find(*properties, *name);
+  if (value == nullptr) {
+    return parts_.connection.send_error(call.message, kUnknownProperty, "no property " + *name + " on " + *interface);
+  }
+  auto message = bus::Connection::new_reply(call.message);
+  message.append_variant(*value);
+  parts_.connection.send(std::move(message));
+}
+
+void Service::get_all_properties(Call call) {
+  const auto interface = call.message.read_string();
+  if (!interface) return refuse_unreadable(call);
+  const auto properties = properties_of(call, *interface);
+  if (!properties) {
+    return parts_.connection.send_error(call.message, kUnknownInterface, properties.error().message);
+  }
+  auto message = bus::Connection::new_reply(call.message);
+  message.append(*properties);
+  parts_.connection.send(std::move(message));
+}
+
+void Service::set_property(Call call) {
+  const auto interface = call.message.read_string();
+  const auto name = call.message.read_string();
+  if (!interface || !name) return refuse_unreadable(call);
+  const auto value = call.message.read_variant();
+  const auto properties = properties_of(call, *interface);
+  if (!properties) {
+    return parts_.connection.send_error(call.message, kUnknownInterface, properties.error().message);
+  }
+  if (bus::find(*properties, *name) == nullptr) {
+    return parts_.connection.send_error(call.message, kUnknownProperty, "no property " + *name + " on " + *interface);
+  }
+  const auto& options = option_specs();
+  const bool writable = std::any_of(options.begin(), options.end(), [&](const auto& o) { return *name == o.name; });
+  const Run* run = find_run_at(call.message.path());
+  if (run == nullptr || !writable) {
+    return parts_.connection.send_error(call.message, kPropertyReadOnly, *name + " is read-only");
+  }
+  if (!value) return refuse(call, supervise::refuse(Refusal::kInvalidOption, *name + ": " + value.error().message));
+  auto limits = apply_options(run->limits, {{*name, *value}});
+  if (!limits) return refuse(call, limits.error());
+  const Caller caller = call.caller;
+  parts_.supervisor.request_set_limits(run->id, *limits, caller, parts_.loop.now(), replier(std::move(call)));
+}
+
+void Service::introspect(Call call) {
+  std::vector<std::string> children;
+  for (const auto& [key, run] : parts_.supervisor.runs()) {
+    if (Clients::may_see(call.caller, run->uid)) children.push_back(escape_for_path(run->id.text()));
+  }
+  const std::string path = call.message.path();
+  auto message = bus::Connection::new_reply(call.message);
+  if (path == names::kManagerPath) {
+    message.append(introspect_manager({"analysis"}));
+  } else {
+    message.append(path == names::kAnalysisPathPrefix ? introspect_parent(children) : introspect_analysis());
+  }
+  parts_.connection.send(std::move(message));
+}
+
+void Service::add_interfaces(Message& message, const Dict& properties) {
+  message.open('a', "{sa{sv}}").open('e', "sa{sv}").append(names::kAnalysisInterface).append(properties);
+  message.close().close();
+}
+
+void Service::get_managed_objects(Call call) {
+  auto message = bus::Connection::new_reply(call.message);
+  message.open('a', "{oa{sa{sv}}}");
+  for (const auto& [key, run] : parts_.supervisor.runs()) {
+    if (!Clients::may_see(call.caller, run->uid)) continue;
+    message.open('e', "oa{sa{sv}}").append(ObjectPath{object_path(run->id)});
+    add_interfaces(message, to_entry(*run, message));
+    message.close();
+  }
+  message.close();
+  parts_.connection.send(std::move(message));
+}
+
+// ---- signals ----
+
+void Service::signal_observers(uid_t uid, const char* path, const char* interface, const char* member,
+                               const std::function<void(Message&)>& fill) {
+  for (const std::string& observer : clients_.observers_of(uid)) {
+    auto message = parts_.connection.new_signal(path, interface, member);
+    fill(message);
+    parts_.connection.send_to(std::move(message), observer);
+  }
+}
+
+void Service::on_event(const supervise::EventRecord& event) {
+  on_properties_changed();
+  if (event.registered_as.empty() || !event.uid) return;
+  const auto tell = [&](const char* member, const std::function<void(Message&)>& fill) {
+    signal_observers(*event.uid, names::kManagerPath, names::kManagerInterface, member, fill);
+  };
+  const std::string reason = event.reason ? std::string(to_string(*event.reason)) : "";
+  switch (event.kind) {
+    case EventKind::kRegistered:
+    case EventKind::kAdopted:
+      announce_object(event);
+      return tell("AnalysisRegistered", [&](Message& m) {
+        m.append(event.registered_as);
+        m.append(ObjectPath{object_path(AnalysisId::parse(event.registered_as).value())});
+      });
+    case EventKind::kEnding: {
+      announce_object(event);
+      const Run* run = parts_.supervisor.find(AnalysisId::parse(event.registered_as).value());
+      const std::uint64_t grace = run == nullptr ? 0 : to_usec(run->limits.grace);
+      return tell("AnalysisEnding", [&](Message& m) { m.append(event.registered_as).append(reason).append(grace); });
+    }
+    case EventKind::kEnded: {
+      announce_object(event);
+      const Dict record = to_dict(event);
+      return tell("AnalysisEnded", [&](Message& m) { m.append(event.registered_as).append(reason).append(record); });
+    }
+    case EventKind::kOrphanFound:
+      return tell("OrphanFound", [&](Message& m) {
+        m.append(event.registered_as).append(static_cast<std::uint32_t>(event.pid.value_or(0))).append(event.comm);
+      });
+    case EventKind::kUnregistered:
+    case EventKind::kUnkillable:
+    case EventKind::kLimitsChanged:
+    case EventKind::kExtended:
+      return announce_object(event);
+    case EventKind::kEscalated:
+    case EventKind::kUnreaped:
+    case EventKind::kDaemonStarted:
+    case EventKind::kDaemonStopped:
+      return;
+  }
+}
+
+void Service::announce_object(const supervise::EventRecord& event) {
+  const AnalysisId id = AnalysisId::parse(event.registered_as).value();
+  const std::string path = object_path(id);
+  if (event.kind == EventKind::kEnded || event.kind == EventKind::kUnregistered) {
+    return signal_observers(*event.uid, names::kManagerPath, kObjectManager, "InterfacesRemoved", [&](Message& m) {
+      m.append(ObjectPath{path}).append(std::vector<std::string>{names::kAnalysisInterface});
+    });
+  }
+  const Run* run = parts_.supervisor.find(id);
+  if (run == nullptr) return;
+  if (event.kind == EventKind::kRegistered || event.kind == EventKind::kAdopted) {
+    const Dict properties = to_dict(*run, parts_.supervisor.read_usage(*run));
+    return signal_observers(*event.uid, names::kManagerPath, kObjectManager, "InterfacesAdded", [&](Message& m) {
+      m.append(ObjectPath{path});
+      add_interfaces(m, properties);
+    });
+  }
+  Dict changed = to_options(run->limits);
+  changed.emplace_back("State", Value{std::string(to_string(run->state()))});
+  signal_observers(*event.uid, path.c_str(), kProperties, "PropertiesChanged", [&](Message& m) {
+    m.append(names::kAnalysisInterface).append(changed).append(std::vector<std::string>{});
+  });
+}
+
+void Service::on_properties_changed() { loop::Loop::schedule(announce_); }
+
+void Service::announce_counts() {
+  // Counts name nobody, so they are for everybody.
+  const Dict now = manager_properties();
+  Dict changed;
+  for (const auto& [name, value] : now) {
+    const Value* before = bus::find(announced_, name);
+    if (before == nullptr || *before != value) changed.emplace_back(name, value);
+  }
+  announced_ = now;
+  if (changed.empty()) return;
+  auto message = parts_.connection.new_signal(names::kManagerPath, kProperties, "PropertiesChanged");
+  message.append(names::kManagerInterface).append(changed).append(std::vector<std::string>{});
+  parts_.connection.send(std::move(message));
+}
+
+}  // namespace aw::api

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The D-Bus objects: decode, authorise, ask the supervisor, encode. No decisions. docs/dbus-api.md describes the
+// interface; introspection.cc holds it as XML. A unit test compares the page with that, and a story that with what is
+// served.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "api/clients.h"
+#include "bus/connection.h"
+#include "loop/loop.h"
+#include "supervise/event_history.h"
+#include "supervise/supervisor.h"
+
+namespace aw::api {
+
+/// How the keeping of records is doing.
+struct StoreState {
+  bool healthy = true;
+  std::uint64_t unshipped = 0;
+};
+
+class Service {
+ public:
+  struct Parts {
+    bus::Connection& connection;
+    loop::Loop& loop;
+    supervise::Supervisor& supervisor;
+    supervise::Processes& processes;
+    const supervise::EventHistory& history;
+    std::function<const supervise::Limits&()> defaults;  ///< in force now; a reload may change them
+    std::function<StoreState()> store;
+    bool polkit;  ///< there is one to ask: on the system bus
+    std::string version;
+  };
+
+  Service(Parts parts, Administrators administrators);
+
+  /// Serves the objects. The bus name is taken by whoever starts us, when all is ready.
+  Result<void> start();
+
+  /// Tells those who may see it on the bus of an event.
+  void on_event(const supervise::EventRecord& event);
+  /// Something behind the manager's properties has changed: the defaults, the state of the store. Those that differ
+  /// from what was announced last are announced, once per wake-up.
+  void on_properties_changed();
+
+ private:
+  struct Call {
+    bus::Message message;
+    supervise::Caller caller;
+  };
+  using Handler = void (Service::*)(Call);
+  struct Method {
+    const char* interface;
+    const char* member;
+    const char* signature;
+    Handler handler;
+  };
+  static const Method kMethods[];
+
+  void on_call(bus::Message message);
+  void dispatch(Call call);
+  const Method* find_method(const bus::Message& message, bool of_manager, std::string& error) const;
+
+  void register_analysis(Call call);
+  void register_analysis_by_pidfd(Call call);
+  void unregister_analysis(Call call);
+  void attach_process(Call call);
+  void kill_analysis(Call call);
+  void set_limits(Call call);
+  void extend_deadline(Call call);
+  void get_analysis(Call call);
+  void list_analyses(Call call);
+  void list_events(Call call);
+  void introspect(Call call);
+  void get_property(Call call);
+  void get_all_properties(Call call);
+  void set_property(Call call);
+  void get_managed_objects(Call call);
+
+  using Opener = std::function<Result<std::unique_ptr<supervise::ProcessHandle>>()>;
+  void do_register(Call call, const std::string& id_text, Opener open, const bus::Dict& options, bool asked);
+  /// Goes on with `action` if the caller may manage the run of that id, after asking polkit if need be.
+  void manage(Call call, const std::string& id_text,
+              std::function<void(const AnalysisId&, const supervise::Caller&, const Call&)> action);
+  void authorize(const Call& call, const char* action, std::function<void(bool)> done);
+
+  void reply(const Call& call);
+  void refuse(const Call& call, const Error& error);
+  void refuse_unreadable(const Call& call);
+  supervise::Done replier(Call call);
+  const supervise::Run* find_run_at(const std::string& path) const;
+  bus::Dict manager_properties() const;
+  /// The properties of a run as the next one of `list`.
+  bus::Dict to_entry(const supervise::Run& run, const bus::Message& list) const;
+  Result<bus::Dict> properties_of(const Call& call, const std::string& interface) const;
+  static void add_interfaces(bus::Message& message, const bus::Dict& properties);
+
+  void signal_observers(uid_t uid, const char* path, const char* interface, const char* member,
+                        const std::function<void(bus::Message&)>& fill);
+  void announce_object(const supervise::EventRecord& event);
+  void announce_counts();
+
+  Parts parts_;
+  Clients clients_;
+  bus::Slot served_;
+  loop::Source announce_;
+  bus::Dict announced_;
+};
+
+/// The object path of an analysis.
+std::string object_path(const AnalysisId& id);
+
+/// Introspection data: of the manager with `children` below it, of the node "analysis", or of an analysis.
+std::string introspect_manager(const std::vector<std::string>& children);
+std::string introspect_parent(const std::vector<std::string>& children);
+std::string introspect_analysis();
+
+}  // namespace aw::api
