@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+
+#include "base/version.h"
+#include "daemon/program.h"
+
+namespace {
+
+using namespace aw;
+
+/// stderr, with the level in front as journald reads it from a service's output (sd-daemon(3)).
+void set_up_log() {
+  auto log = spdlog::stderr_logger_mt("analysis-watchdogd");
+  log->set_pattern(std::getenv("JOURNAL_STREAM") != nullptr ? "<6>%v" : "analysis-watchdogd: %l: %v");
+  spdlog::set_default_logger(std::move(log));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  set_up_log();
+  daemon::Options options;
+  CLI::App app{"The analysis watchdog: ends analyses that outlive their time, outgrow their memory or leave orphans.",
+               "analysis-watchdogd"};
+  app.set_version_flag("--version", std::string("analysis-watchdogd ") + kVersion);
+  bool foreground = true;
+  app.add_flag("--daemon", foreground, "Watch, in the foreground, as a service of systemd's (the default)");
+  app.add_flag("--user", options.user, "Serve the calling user, on the user's bus");
+  app.add_option("--config", options.config, "Read FILE instead of /etc/analysis-watchdog/analysis-watchdog.conf")
+      ->type_name("FILE");
+  app.add_flag("--check-config", options.check_config, "Read the configuration, say what is wrong with it, and exit");
+  app.add_flag("--lift-tripwires", options.lift_tripwires,
+               "Lift memory.high of all runs and exit; for the service's stop and failure path");
+  app.footer("See analysis-watchdogd(8) and analysis-watchdog.conf(5).");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? EXIT_SUCCESS : 2;
+  }
+  return daemon::run(options);
+}

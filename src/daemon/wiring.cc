@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/wiring.h"
+
+#include <grp.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "analysis_watchdog/names.h"
+#include "base/version.h"
+
+namespace aw::daemon {
+namespace {
+
+supervise::Machine this_machine() {
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto pages = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES));
+  return {Bytes(page * pages), static_cast<unsigned>(::sysconf(_SC_NPROCESSORS_ONLN)), Bytes(page)};
+}
+
+/// Six descriptors a run; the soft limit that systemd gives is made for select(2).
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // Then registrations are refused sooner, and say so.
+}
+
+}  // namespace
+
+void protect_bus(bus::Connection& connection, process::ProcFs& processes) {
+  // Of a socket that systemd listens on it is the manager; pid 1 is protected anyway.
+  if (const auto peer = connection.find_peer())
+    processes.protect(*peer, "what this watchdog's bus connection leads to");
+  connection.request_bus_pid([&processes](Result<pid_t> pid) {
+    if (!pid) return spdlog::warn("{}; its process is not protected", pid.error().message);
+    processes.protect(*pid, "the bus that this watchdog is on");
+  });
+}
+
+Daemon::Daemon(loop::Loop loop, config::Settings settings, config::SearchPath search, bus::BusKind bus)
+    : loop_(std::move(loop)),
+      settings_(std::move(settings)),
+      search_(std::move(search)),
+      bus_kind_(bus),
+      processes_(loop_) {}
+
+Daemon::~Daemon() = default;
+
+supervise::Policy Daemon::policy() const { return {settings_.caps, settings_.orphans, settings_.stall}; }
+
+api::Administrators Daemon::administrators() const {
+  api::Administrators administrators;
+  if (bus_kind_ == bus::BusKind::kUser) administrators.uids.push_back(::getuid());
+  // Looked up at the start, never on the loop: the group may live in a directory that is slow to answer.
+  if (const group* entry = ::getgrnam(names::kAdminGroup)) administrators.group = entry->gr_gid;
+  return administrators;
+}
+
+Result<void> Daemon::start() {
+  raise_descriptor_limit();
+  if (auto host = cgroup::check_host(cgroup::kMount); !host) return host;
+  auto connection = bus::Connection::open(bus_kind_);
+  if (!connection) return std::move(connection).error();
+  connection_ = std::move(*connection);
+  auto attached = connection_->attach(loop_, [this] {
+    fail(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"});
+  });
+  if (!attached) return attached;
+  protect_bus(*connection_, processes_);
+
+  for (const int signal : {SIGTERM, SIGINT}) {
+    auto source = loop_.watch_signal(signal, "stop", [this](const Now& now, loop::SignalOrigin) { stop(now); });
+    if (!source) return std::move(source).error();
+    signals_.push_back(std::move(*source));
+  }
+  auto hangup = loop_.watch_signal(SIGHUP, "reload", [this](const Now&, loop::SignalOrigin) { reload(); });
+  if (!hangup) return std::move(hangup).error();
+  signals_.push_back(std::move(*hangup));
+
+  auto drained =
+      loop_.watch_fd(journal_.drained_fd(), EPOLLIN, loop::Priority::kDeferred, "journal drained", [this](const Now&) {
+        journal_.take_drained();
+        if (service_) service_->on_properties_changed();
+      });
+  if (!drained) return std::move(drained).error();
+  drained_ = std::move(*drained);
+
+  manager_ = std::make_unique<systemd::Manager>(
+      *connection_, loop_, [this](const std::string& unit, supervise::ManagerJob job, const Now& now) {
+        if (supervisor_) supervisor_->on_manager_job(unit, job, now);
+      });
+  manager_->request_start([this](Result<std::string> cgroup) { on_manager_ready(std::move(cgroup)); });
+  (void)loop_.enable_watchdog();
+  return {};
+}
+
+void Daemon::on_manager_ready(Result<std::string> cgroup) {
+  if (!cgroup) return fail(cgroup.error());
+  if (auto built = build(*cgroup); !built) return fail(built.error());
+  connection_->request_name(names::kBusName, [this](Result<void> taken) { on_name(std::move(taken)); });
+}
+
+Result<void> Daemon::build(const std::string& cgroup) {
+  auto cgroups = cgroup::CgroupFs::open(
+      loop_, cgroup::kMount, cgroup + "/" + manager_->parent_slice(),
+      {[this](supervise::RunKey key, const Now& now) { supervisor_->on_cgroup_changed(key, now); },
+       [this](const Now& now) { supervisor_->on_events_lost(now); }});
+  if (!cgroups) return std::move(cgroups).error();
+  cgroups_ = std::move(*cgroups);
+  auto alarm =
+      loop_.add_timer(loop::Priority::kKill, "timer wheel", [this](const Now& now) { supervisor_->on_timer(now); });
+  if (!alarm) return std::move(alarm).error();
+  alarm_ = std::move(*alarm);
+  supervisor_ = std::make_unique<supervise::Supervisor>(
+      supervise::Supervisor::Ports{
+          *cgroups_, processes_, *manager_, *this, identity_,
+          [this](std::optional<Instant> due) { loop::Loop::set_timer(alarm_, due.value_or(kNever)); }},
+      policy(), this_machine(), loop_.now());
+  service_ = std::make_unique<api::Service>(
+      api::Service::Parts{*connection_, loop_, *supervisor_, processes_, history_,
+                          [this]() -> const supervise::Limits& { return settings_.defaults; },
+                          [this] {
+                            return api::StoreState{journal_.healthy(), journal_.waiting()};
+                          },
+                          bus_kind_ == bus::BusKind::kSystem, kVersion},
+      administrators());
+  return service_->start();
+}
+
+void Daemon::on_name(Result<void> taken) {
+  if (!taken) return fail(taken.error());
+  ready_ = true;
+  supervisor_->chronicle().daemon(EventKind::kDaemonStarted, kVersion, loop_.now());
+  (void)sd_notify(0, "READY=1\nSTATUS=Watching analyses");
+}
+
+void Daemon::record(const supervise::EventRecord& event) {
+  history_.add(event);
+  journal_.write(event);
+  if (service_) service_->on_event(event);
+}
+
+void Daemon::reload() {
+  (void)sd_notify(0, "RELOADING=1");
+  auto loaded = config::load_settings(search_);
+  if (auto* problems = std::get_if<std::vector<config::Problem>>(&loaded)) {
+    for (const config::Problem& problem : *problems) spdlog::error("{}", config::to_string(problem));
+    spdlog::error("the configuration was not reloaded; the old settings stay in force");
+  } else {
+    settings_ = std::get<config::Settings>(std::move(loaded));
+    if (supervisor_) supervisor_->set_policy(policy());
+    if (service_) service_->on_properties_changed();
+    spdlog::info("the configuration was reloaded");
+  }
+  (void)sd_notify(0, "READY=1\nSTATUS=Watching analyses");
+}
+
+void Daemon::stop(const Now& now) {
+  (void)sd_notify(0, "STOPPING=1");
+  if (supervisor_ && ready_) supervisor_->chronicle().daemon(EventKind::kDaemonStopped, kVersion, now);
+  // A tree must not be held at its tripwire by nobody: the ceiling decides while we are away.
+  if (cgroups_) (void)cgroups_->lift_tripwires();
+  loop_.exit(EXIT_SUCCESS);
+}
+
+void Daemon::fail(const Error& error) {
+  spdlog::critical("{}", error.message);
+  loop_.exit(EXIT_FAILURE);
+}
+
+int Daemon::run() { return loop_.run(); }
+
+}  // namespace aw::daemon

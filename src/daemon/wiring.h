@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "api/service.h"
+#include "bus/connection.h"
+#include "cgroup/cgroup_fs.h"
+#include "config/settings.h"
+#include "daemon/identity.h"
+#include "journal/journal_writer.h"
+#include "loop/loop.h"
+#include "process/proc_fs.h"
+#include "supervise/event_history.h"
+#include "supervise/supervisor.h"
+#include "systemd/manager.h"
+
+namespace aw::daemon {
+
+/// Nobody registers the bus, or whoever listens for it: without it we are deaf. The kernel's word is taken at once, the
+/// bus's own when it answers, which is before it gives us our name.
+void protect_bus(bus::Connection& connection, process::ProcFs& processes);
+
+/// The one place that constructs everything and knows concrete types.
+class Daemon final : private supervise::Recorder {
+ public:
+  Daemon(loop::Loop loop, config::Settings settings, config::SearchPath search, bus::BusKind bus);
+  ~Daemon() override;
+
+  /// Connects and begins; READY is notified when the bus name is ours.
+  Result<void> start();
+  /// The exit status.
+  int run();
+
+ private:
+  void record(const supervise::EventRecord& event) override;
+
+  void on_manager_ready(Result<std::string> cgroup);
+  Result<void> build(const std::string& cgroup);
+  void on_name(Result<void> taken);
+  void stop(const Now& now);
+  void reload();
+  void fail(const Error& error);
+  supervise::Policy policy() const;
+  api::Administrators administrators() const;
+
+  // In the order of construction; what is below may use what is above.
+  loop::Loop loop_;
+  config::Settings settings_;
+  config::SearchPath search_;
+  bus::BusKind bus_kind_;
+  HostIdentity identity_;
+  supervise::EventHistory history_;
+  journal::JournalWriter journal_;
+  process::ProcFs processes_;
+  std::unique_ptr<bus::Connection> connection_;
+  std::unique_ptr<systemd::Manager> manager_;
+  std::unique_ptr<cgroup::CgroupFs> cgroups_;
+  loop::Source alarm_;
+  std::unique_ptr<supervise::Supervisor> supervisor_;
+  std::unique_ptr<api::Service> service_;
+  std::vector<loop::Source> signals_;
+  loop::Source drained_;
+  bool ready_ = false;
+};
+
+}  // namespace aw::daemon
