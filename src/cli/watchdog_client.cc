@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/watchdog_client.h"
+
+#include "analysis_watchdog/names.h"
+#include "cli/terminal.h"
+
+namespace aw::cli {
+
+Error describe_error(const bus::RemoteError& error) {
+  const std::string_view name = error.name;
+  std::string text = printable(error.message);
+  // Which of the two a bus says for a name that nobody has is its own choice.
+  if (name == "org.freedesktop.DBus.Error.ServiceUnknown" || name == "org.freedesktop.DBus.Error.NameHasNoOwner") {
+    text = "the watchdog is not running; start it: systemctl enable --now analysis-watchdogd.service";
+  } else if (name == names::error::kNoSuchAnalysis) {
+    text += "; see: analysisctl list";
+  } else if (name == names::error::kAlreadyRegistered) {
+    text += "; see: analysisctl list";
+  } else if (name == "org.freedesktop.DBus.Error.NoReply" || name == "org.freedesktop.DBus.Error.Timeout") {
+    text = "the watchdog does not answer; see: systemctl status analysis-watchdogd.service";
+  } else if (name == names::error::kProcessAlreadyRegistered || name == names::error::kTooManyAnalyses) {
+    text += "; see: analysisctl list";
+  } else if (name == names::error::kScopeFailed) {
+    text += "; see: analysisctl doctor, journalctl -u analysis-watchdogd.service";
+  } else if (name == names::error::kAccessDenied) {
+    text += "; root and the group " + std::string(names::kAdminGroup) + " may";
+  }
+  return {std::make_error_code(std::errc::io_error), text};
+}
+
+Result<std::unique_ptr<bus::Connection>> open_bus(bus::BusKind kind) {
+  // Whoever stopped the watchdog wants it stopped: a question must not start it again.
+  return bus::Connection::open(kind, bus::Activation::kNever);
+}
+
+Result<WatchdogClient> WatchdogClient::connect(bus::BusKind kind) {
+  auto connection = open_bus(kind);
+  if (!connection) return std::move(connection).error();
+  return WatchdogClient(std::move(*connection));
+}
+
+bus::Message WatchdogClient::new_call(const char* member) {
+  return connection_->new_call(names::kBusName, names::kManagerPath, names::kManagerInterface, member);
+}
+
+Result<bus::Message> WatchdogClient::send(bus::Message message) {
+  // Placing waits for PID 1, which may be reloading.
+  auto reply = connection_->call_blocking(std::move(message), std::chrono::minutes{3});
+  if (const auto* error = std::get_if<bus::RemoteError>(&reply)) return describe_error(*error);
+  return std::get<bus::Message>(std::move(reply));
+}
+
+Result<std::vector<bus::Dict>> WatchdogClient::list_analyses() {
+  auto reply = send(new_call("ListAnalyses"));
+  if (!reply) return std::move(reply).error();
+  return reply->read_dicts();
+}
+
+Result<std::vector<bus::Dict>> WatchdogClient::list_events(const bus::Dict& filter) {
+  auto message = new_call("ListEvents");
+  message.append(filter);
+  auto reply = send(std::move(message));
+  if (!reply) return std::move(reply).error();
+  return reply->read_dicts();
+}
+
+Result<bus::Dict> WatchdogClient::get_all(const std::string& path, const char* interface) {
+  auto message = connection_->new_call(names::kBusName, path.c_str(), "org.freedesktop.DBus.Properties", "GetAll");
+  message.append(interface);
+  auto reply = send(std::move(message));
+  if (!reply) return std::move(reply).error();
+  return reply->read_dict();
+}
+
+Result<bus::Dict> WatchdogClient::manager_properties() {
+  return get_all(names::kManagerPath, names::kManagerInterface);
+}
+
+Result<bus::Dict> WatchdogClient::analysis_properties(const std::string& id) {
+  auto message = new_call("GetAnalysis");
+  message.append(id);
+  auto reply = send(std::move(message));
+  if (!reply) return std::move(reply).error();
+  auto path = reply->read_path();
+  if (!path) return std::move(path).error();
+  return get_all(*path, names::kAnalysisInterface);
+}
+
+}  // namespace aw::cli
