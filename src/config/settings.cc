@@ -115,8 +115,8 @@ std::string format_cpu_quota(Span per_second) {
 
 Result<unsigned> parse_percentage(std::string_view text) {
   const auto percent = parse_number<unsigned>(text.substr(0, text.find('%')));
-  if (!percent || !text.ends_with('%') || text.find('%') != text.size() - 1 || *percent < 1 || *percent > 100) {
-    return refuse(text, "is not a percentage from 1% to 100%; write e.g. 80%");
+  if (!percent || !text.ends_with('%') || text.find('%') != text.size() - 1 || *percent < 1 || *percent > 99) {
+    return refuse(text, "is not a percentage from 1% to 99%; write e.g. 80%");
   }
   return *percent;
 }
@@ -216,7 +216,7 @@ const std::vector<Key>& keys() {
           "The time between the first look at an orphan and the second, which decides."),
 
       key("Memory", "StallPressure", kPercentage, &Settings::stall, &StallRule::pressure_percent,
-          "Full memory pressure, as the mean over StallTime, above which a run counts as stalled, 1% to 100%."),
+          "Full memory pressure, as the mean over StallTime, above which a run counts as stalled, 1% to 99%."),
       key("Memory", "StallTime", kTimeLimit, &Settings::stall, &StallRule::time,
           "The time over which a run must stall, on the whole, to be ended; infinity: it never is."),
   };

@@ -285,9 +285,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"Caps", "MaxAnalyses=0", "not a number above 0"}, BadValue{"Orphans", "Interval=0", "is no interval"},
         BadValue{"Orphans", "Interval=infinity", "is no interval"},
         BadValue{"Orphans", "Confirmation=0", "is no interval"},
-        BadValue{"Memory", "StallPressure=80", "from 1% to 100%"},
-        BadValue{"Memory", "StallPressure=0%", "from 1% to 100%"},
-        BadValue{"Memory", "StallPressure=101%", "from 1% to"}, BadValue{"Memory", "StallPressure=%", "from 1% to"},
+        BadValue{"Memory", "StallPressure=80", "from 1% to 99%"},
+        BadValue{"Memory", "StallPressure=0%", "from 1% to 99%"},
+        BadValue{"Memory", "StallPressure=100%", "from 1% to"}, BadValue{"Memory", "StallPressure=%", "from 1% to"},
         BadValue{"Memory", "StallPressure=5%5%", "from 1% to"}, BadValue{"Memory", "StallTime=0", "is no limit"}));
 
 TEST(CpuQuota, TakesFractionsOfAPercent) {
