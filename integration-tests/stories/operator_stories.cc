@@ -177,8 +177,9 @@ TEST_F(AnalysisCtl, ExaminesTheHost) {
 }
 
 TEST_F(AnalysisCtl, ComplainsAboutWrongUsageWithStatusTwo) {
-  for (const Words& words : {Words{"no-such-command"}, Words{"show"}, Words{"kill"}, Words{"list", "--json=yaml"},
-                             Words{"list", "--colour"}, Words{"extend", "x"}}) {
+  for (const Words& words :
+       {Words{"no-such-command"}, Words{"show"}, Words{"kill"}, Words{"list", "--json=yaml"}, Words{"list", "--colour"},
+        Words{"extend", "x"}, Words{"events", "--follow", "--until=now"}}) {
     const auto wrong = ctl(words);
     EXPECT_EQ(wrong.status, 2) << ::testing::PrintToString(words);
     EXPECT_NE(wrong.err, "");

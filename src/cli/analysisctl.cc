@@ -75,13 +75,13 @@ int main(int argc, char** argv) {
   add_command(app, a, "top", "What runs, most memory first, renewed every second", false);
   CLI::App* events = add_command(app, a, "events", "What has happened, oldest first", false);
   events->add_option("--since", a.events.since, "From this moment on, as journalctl takes it")->type_name("TIME");
-  events->add_option("--until", a.events.until, "Up to this moment")->type_name("TIME");
+  auto* until = events->add_option("--until", a.events.until, "Up to this moment")->type_name("TIME");
   events->add_option("--id", a.events.id, "Of this analysis")->type_name("ID");
   events->add_option("--reason", a.events.reason, "With this reason: memory, wall-clock, oom, ...")
       ->type_name("REASON");
   events->add_option("--kind", a.events.kind, "Of this kind: registered, ending, ended, ...")->type_name("KIND");
   events->add_option("--limit", a.events.limit, "At most the last N (100)")->type_name("N");
-  events->add_flag("--follow,-f", a.events.follow, "Stay, and print what comes");
+  events->add_flag("--follow,-f", a.events.follow, "Stay, and print what comes")->excludes(until);
   CLI::App* reg = add_command(app, a, "register", "Watch a process that runs, with its whole tree", true);
   reg->add_option("PID", a.pid, "Its leader")->required();
   cli::add_limit_options(*reg, a.limits);
