@@ -308,7 +308,11 @@ void Manager::on_job_new(Message signal) {
   if (stopping_.contains(*unit) || starting_.contains(*unit)) return;
   auto call = connection_.new_call(kDestination, job->c_str(), "org.freedesktop.DBus.Properties", "Get");
   call.append("org.freedesktop.systemd1.Job").append("JobType");
-  connection_.request(std::move(call), [this, unit = *unit](Reply reply) { on_job_type(unit, std::move(reply)); });
+  ++jobs_asked_about_;
+  connection_.request(std::move(call), [this, unit = *unit](Reply reply) {
+    --jobs_asked_about_;
+    on_job_type(unit, std::move(reply));
+  });
 }
 
 void Manager::on_job_type(const std::string& unit, Reply reply) {
@@ -325,7 +329,11 @@ void Manager::on_job_type(const std::string& unit, Reply reply) {
 
 void Manager::request_settled(Done done) {
   connection_.request(connection_.new_call(kDestination, kPath, "org.freedesktop.DBus.Peer", "Ping"),
-                      [this, done = std::move(done)](const Reply&) { done({}, loop_.now()); });
+                      [this, done = std::move(done)](const Reply&) {
+                        // What was told meanwhile may have raised a question: its answer comes before the next one's.
+                        if (jobs_asked_about_ > 0) return request_settled(done);
+                        done({}, loop_.now());
+                      });
 }
 
 }  // namespace aw::systemd

@@ -63,6 +63,7 @@ class Manager final : public supervise::Placer {
   OnJob on_job_;
   std::vector<bus::Slot> matches_;
   std::unordered_map<std::string, supervise::Done> jobs_;       ///< by job path
+  unsigned jobs_asked_about_ = 0;                               ///< jobs of others whose type is not known yet
   bool use_pidfds_ = true;                                      ///< systemd before 254 knows only pids
   std::unordered_map<std::string, std::string> early_results_;  ///< of jobs whose reply we have not read yet
   std::set<std::string> starting_;                              ///< units that we asked to be started

@@ -117,7 +117,8 @@ void Story::TearDown() {
   const auto left = [&] { return find_units(watchdog, ids_); };
   for (const std::string& unit : left()) {
     const std::string slices = "/sys/fs/cgroup/analysis.slice/";
-    if (exists(slices + unit + "/cgroup.kill")) write_file(slices + unit + "/cgroup.kill", "1");
+    const UniqueFd kill(::open((slices + unit + "/cgroup.kill").c_str(), O_WRONLY | O_CLOEXEC));
+    if (kill) (void)!::write(kill.get(), "1", 1);  // It may be gone by now.
   }
   if (!watchdog.wait_until([&] { return left().empty(); }, 60s)) {
     ADD_FAILURE() << "units are left: " << ::testing::PrintToString(left());
