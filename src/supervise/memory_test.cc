@@ -51,17 +51,18 @@ constexpr auto kInnocent = MemoryVerdict::kInnocent;
 constexpr auto kBreach = MemoryVerdict::kBreach;
 
 INSTANTIATE_TEST_SUITE_P(Recordings, ARecordedTree,
-                         testing::Values(Recorded{"6.1-page-cache-reader.stat", mib(64), kInnocent, mib(1), mib(4)},
-                                         Recorded{"6.12-page-cache-reader.stat", mib(64), kInnocent, mib(1), mib(4)},
-                                         Recorded{"6.1-page-cache-writer.stat", mib(64), kInnocent, mib(1), mib(6)},
-                                         Recorded{"6.1-anon-and-cache.stat", mib(64), kInnocent, mib(50), mib(56)},
-                                         Recorded{"6.12-anon-and-cache.stat", mib(64), kInnocent, mib(50), mib(56)},
-                                         Recorded{"6.1-shm.stat", mib(64), kBreach, mib(62), mib(66)},
-                                         Recorded{"6.12-shm.stat", mib(64), kBreach, mib(62), mib(66)},
-                                         Recorded{"6.1-slab-heavy.stat", mib(64), kInnocent, mib(1), mib(4)},
-                                         Recorded{"6.12-slab-heavy.stat", mib(64), kInnocent, mib(1), mib(4)},
-                                         Recorded{"6.1-leak.stat", mib(128), kBreach, mib(126), mib(130)},
-                                         Recorded{"6.12-leak.stat", mib(128), kBreach, mib(126), mib(130)}));
+                         testing::Values(Recorded{"6.1-page-cache-reader.stat", mib(64), kInnocent, mib(1), mib(2)},
+                                         Recorded{"6.12-page-cache-reader.stat", mib(64), kInnocent, mib(1), mib(2)},
+                                         Recorded{"6.1-page-cache-writer.stat", mib(64), kInnocent, mib(1), mib(2)},
+                                         Recorded{"6.12-page-cache-writer.stat", mib(64), kInnocent, mib(1), mib(2)},
+                                         Recorded{"6.1-anon-and-cache.stat", mib(64), kInnocent, mib(50), mib(52)},
+                                         Recorded{"6.12-anon-and-cache.stat", mib(64), kInnocent, mib(50), mib(52)},
+                                         Recorded{"6.1-shm.stat", mib(64), kBreach, mib(63), mib(66)},
+                                         Recorded{"6.12-shm.stat", mib(64), kBreach, mib(63), mib(66)},
+                                         Recorded{"6.1-slab-heavy.stat", mib(32), kInnocent, mib(0), mib(1)},
+                                         Recorded{"6.12-slab-heavy.stat", mib(32), kInnocent, mib(0), mib(1)},
+                                         Recorded{"6.1-leak.stat", mib(128), kBreach, mib(129), mib(131)},
+                                         Recorded{"6.12-leak.stat", mib(128), kBreach, mib(129), mib(131)}));
 
 TEST(TheUnreclaimable, IsTheSumOfItsPartsLessReclaimableSlab) {
   MemoryStat stat;
