@@ -108,6 +108,16 @@ TEST_F(TheDaemon, WorksAgainAfterItWasKilled) {
   }
 }
 
+TEST_F(TheDaemon, ServesManyAtOnceRightAfterItsStart) {
+  ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));
+
+  const auto all = run_command({"sh", "-c",
+                                "for i in $(seq 20); do analysis-run -- true & pids=\"$pids $!\"; done; "
+                                "for pid in $pids; do wait $pid || exit 1; done"});
+
+  EXPECT_EQ(all.status, 0) << all.err;
+}
+
 TEST_F(TheDaemon, KilledIsStartedAgainBySystemd) {
   std::filesystem::remove_all(kDropInFolder);
   ASSERT_TRUE(systemctl({"daemon-reload"}));

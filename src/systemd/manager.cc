@@ -85,6 +85,7 @@ struct Manager::Start {
   std::optional<SliceLimits> slice_limits;  ///< with them the slice is made, too
   Done done;
   int retries = 0;
+  bool by_pidfd = false;  ///< the last call named its process so
 };
 
 Manager::Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job)
@@ -162,7 +163,8 @@ void Manager::send_start(const StartPtr& start) {
   auto call = connection_.new_call(kDestination, kPath, kManager, "StartTransientUnit");
   call.append(start->scope.scope).append("fail");
   call.open('a', "(sv)");
-  add_scope(call, start->scope, use_pidfds_);
+  start->by_pidfd = use_pidfds_;
+  add_scope(call, start->scope, start->by_pidfd);
   call.close();
   call.open('a', "(sa(sv))");
   if (start->slice_limits) {
@@ -183,8 +185,8 @@ void Manager::on_start_reply(const StartPtr& start, Reply reply) {
     const bool exists = error->name == "org.freedesktop.systemd1.UnitExists" ||
                         error->name == "org.freedesktop.systemd1.TransactionIsDestructive";
     if (exists && start->retries < kRetries) return retry_later(start);
-    if (use_pidfds_ && error->name == "org.freedesktop.DBus.Error.PropertyReadOnly") {
-      use_pidfds_ = false;
+    if (start->by_pidfd && error->name == "org.freedesktop.DBus.Error.PropertyReadOnly") {
+      use_pidfds_ = false;  // Others may be on their way by pidfd as well, and come here too.
       return send_start(start);
     }
     Error why = failure("StartTransientUnit", *error);
