@@ -249,7 +249,7 @@ Result<void> ProcFs::signal_member(pid_t pid, const std::string& path, std::span
   if (!fd) return errno_error("process " + std::to_string(pid));
   // Looked up while we hold it: whoever has this pid now is the one that is signalled, and it is in the cgroup.
   const auto where = find_cgroup(pid);
-  if (!where || !(*where + "/").starts_with(path + "/")) {
+  if (!where || !supervise::is_within(*where, path)) {
     return Error{std::make_error_code(std::errc::no_such_process),
                  "process " + std::to_string(pid) + " is not in " + path};
   }

@@ -34,6 +34,11 @@ using Done = std::function<void(Result<void>, const Now&)>;
 /// True for the errors by which a held cgroup or process says that it is gone (ENODEV, ENOENT, ESRCH): an outcome.
 bool says_gone(const Error& error);
 
+/// Whether a cgroup is `path` or below it, both as /proc/PID/cgroup shows them.
+inline bool is_within(const std::string& cgroup, const std::string& path) {
+  return (cgroup + "/").starts_with(path + "/");
+}
+
 /// What the kernel has counted for a run, readable also when the run is over. A value that could not be read is
 /// absent.
 struct Counters {
@@ -71,6 +76,8 @@ class Cgroups {
   virtual Result<std::unique_ptr<RunCgroup>> open(RunKey key, const std::string& slice) = 0;
   /// Moves one process into a scope of a run. Gone processes are an error that says_gone().
   virtual Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) = 0;
+  /// Where the cgroup of a slice is, or would be, as /proc/PID/cgroup shows it.
+  virtual std::string path_of(const std::string& slice) const = 0;
   /// Moves one process to the cgroup that it came from, `path` as /proc/PID/cgroup showed it.
   virtual Result<void> put_back(pid_t pid, const std::string& path) = 0;
 };

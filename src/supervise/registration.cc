@@ -25,15 +25,11 @@ bool may_have_tree(const Processes& processes, pid_t root) {
   return stat && (stat->process_group == root || stat->session == root || processes.has_children(root));
 }
 
-bool is_inside(const std::string& where, const std::string& cgroup) {
-  return (where + "/").find(cgroup + "/") != std::string::npos;
-}
-
 }  // namespace
 
 const Run* Supervisor::find_home(const std::string& cgroup) const {
   for (const auto& [key, run] : runs_) {
-    if (run->cgroup && (cgroup + "/").starts_with(run->cgroup->path() + "/")) return run.get();
+    if (run->cgroup && is_within(cgroup, run->cgroup->path())) return run.get();
   }
   return nullptr;
 }
@@ -169,7 +165,7 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   happen(run, Happening::kPlaceFailed, now);
   if (!made) return done(std::move(why), now);
   // Whoever is refused goes on as before. What is removed is empty: a scope that a zombie was put into stays for ever.
-  give_back("/" + ports_.placer.parent_slice() + "/" + slice, std::move(moved), shelter, now,
+  give_back(ports_.cgroups.path_of(slice), std::move(moved), shelter, now,
             [this, slice, done, why = std::move(why)](const Result<void>& empty, const Now& when) {
               if (!empty) return done(Error(why).within("processes are left in " + slice), when);
               ports_.placer.request_remove(slice,
@@ -184,7 +180,7 @@ std::optional<pid_t> Supervisor::put_back_all(const std::string& cgroup, const s
     left.reset();
     for (const ProcessStat& stat : ports_.processes.read_all()) {
       const auto where = ports_.processes.find_cgroup(stat.pid);
-      if (stat.state == 'Z' || !where || !is_inside(*where, cgroup)) continue;
+      if (stat.state == 'Z' || !where || !is_within(*where, cgroup)) continue;
       left = stat.pid;
       // Forked since: to where the first of them goes.
       const auto known =
@@ -211,7 +207,7 @@ void Supervisor::give_back(const std::string& cgroup, std::vector<Moved> moved, 
       order, [this, cgroup, first, done = std::move(done)](Result<void> placed, const Now& when) {
         finished_.clear();
         const auto where = ports_.processes.find_cgroup(first->key().pid);
-        if (placed && where && !is_inside(*where, cgroup) && put_back_all(cgroup, {{first->key(), *where}})) {
+        if (placed && where && !is_within(*where, cgroup) && put_back_all(cgroup, {{first->key(), *where}})) {
           placed = invalid("not all processes could be given back");
         }
         done(std::move(placed), when);
@@ -293,7 +289,7 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
   const RunKey key = run->key;
   ++run->attaching;
   const std::string scope = scope_unit(run->id, ++run->generation);
-  const std::string inside = "/" + ports_.placer.parent_slice() + "/" + run->slice + "/" + scope;
+  const std::string inside = run->cgroup->path() + "/" + scope;
   const std::string shelter = shelter_unit(run->id, ports_.identity.new_uuid());
   const Span left = run->backstop == kNever ? kForever : std::max(Span(1), run->backstop - now.monotonic);
   const std::shared_ptr<ProcessHandle> held = std::move(process);

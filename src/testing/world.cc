@@ -8,6 +8,7 @@
 namespace aw::testing {
 
 using supervise::Done;
+using supervise::is_within;
 using supervise::ProcessHandle;
 using supervise::ProcessKey;
 using supervise::ProcessStat;
@@ -20,8 +21,6 @@ namespace {
 
 constexpr Span kReapDelay = std::chrono::milliseconds{1};
 constexpr char kParentPath[] = "/analysis.slice";
-
-bool is_within(const std::string& cgroup, const std::string& path) { return (cgroup + "/").starts_with(path + "/"); }
 
 Error gone(const char* what, std::errc code = std::errc::no_such_device) {
   return {std::make_error_code(code), std::string(what) + " is gone"};
@@ -215,6 +214,8 @@ Result<void> FakeCgroups::move(pid_t pid, const std::string& slice, const std::s
   if (from != to) world_.on_left(from);
   return {};
 }
+
+std::string FakeCgroups::path_of(const std::string& slice) const { return world_.path_of(slice); }
 
 Result<void> FakeCgroups::put_back(pid_t pid, const std::string& path) {
   const bool scope_of_ours = path.starts_with(kParentPath);

@@ -91,6 +91,7 @@ class FakeCgroups final : public supervise::Cgroups {
   explicit FakeCgroups(World& world) : world_(world) {}
   Result<std::unique_ptr<supervise::RunCgroup>> open(supervise::RunKey key, const std::string& slice) override;
   Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) override;
+  std::string path_of(const std::string& slice) const override;
   Result<void> put_back(pid_t pid, const std::string& path) override;
 
   std::function<void(pid_t)> before_move;  ///< e.g. forks
