@@ -116,13 +116,7 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
   }
   run.rehousing = true;
   const bool stays = slice == run.slice;
-  const ScopeOrder order{scope,
-                         slice,
-                         first.get(),
-                         runtime_max,
-                         run.limits.grace,
-                         stays,
-                         run.limits.description.empty() ? "Analysis " + run.id.text() : run.limits.description};
+  const ScopeOrder order{scope, slice, first.get(), runtime_max, run.limits.grace, stays, run.describe()};
   ports_.placer.request_scope(
       order, [this, key, first, slice, scope, done = std::move(done)](Result<void> placed, const Now& when) {
         finished_.clear();

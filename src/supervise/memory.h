@@ -57,6 +57,9 @@ enum class MemoryVerdict { kInnocent, kBreach };
 /// A slack takes at most this part of a limit: on a machine with many CPUs it may be larger than a small limit.
 inline constexpr std::uint64_t kLargestSlackShare = 8;
 
+/// Memory that is charged elsewhere, or has been freed there, up to this is not worth a change of the tripwire.
+constexpr Bytes negligible_precharge(Bytes limit) { return limit / 16; }
+
 /// A breach is unreclaimable memory (precharged memory of the run that is still charged elsewhere included) above
 /// the limit less `slack`, or less an eighth of the limit if that is smaller. No limit, no breach.
 MemoryVerdict judge_memory(Bytes unreclaimable, Bytes precharged, Bytes limit, Bytes slack);

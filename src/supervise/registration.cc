@@ -15,9 +15,6 @@ namespace {
 /// while nothing else is looked after. Two or three are enough for a tree that forks now and then.
 constexpr int kGatherRounds = 32;
 
-/// A precharge below this share of the limit is not worth lowering a tripwire for.
-constexpr std::uint64_t kPrechargeShare = 16;
-
 /// Whether anything else can belong to the tree of `root`: it has children, or founded a group or a session that a
 /// reparented descendant may still be in. The launcher's child at its gate has none of it, and /proc is not walked.
 bool may_have_tree(const Processes& processes, pid_t root) {
@@ -98,13 +95,7 @@ void Supervisor::request_register(Registration registration, const Now& now, Reg
       run.limits.wall_clock == kForever || run.limits.grace > kForever - run.limits.wall_clock - kBackstopMargin
           ? kForever
           : run.limits.wall_clock + beyond;
-  const ScopeOrder order{run.scope,
-                         run.slice,
-                         run.leader.get(),
-                         runtime_max,
-                         run.limits.grace,
-                         true,
-                         run.limits.description.empty() ? "Analysis " + run.id.text() : run.limits.description};
+  const ScopeOrder order{run.scope, run.slice, run.leader.get(), runtime_max, run.limits.grace, true, run.describe()};
   run.backstop = add_span(now.monotonic, runtime_max);
   by_id_.emplace(run.id, key);
   waiting_.emplace(key, std::move(done));
@@ -126,11 +117,11 @@ Bytes Supervisor::read_precharge(const Run& run) const {
   }
   Bytes at_most(0);
   for (const pid_t pid : members) at_most = at_most + ports_.processes.read_anonymous(pid);
-  if (at_most <= run.limits.memory / kPrechargeShare) return Bytes(0);
+  if (at_most <= negligible_precharge(run.limits.memory)) return Bytes(0);
   // Workers forked by one that has much share it with that one: nobody is ended for what is there but once.
   Bytes precharge(0);
   for (const pid_t pid : members) precharge = precharge + ports_.processes.read_anonymous_share(pid);
-  return precharge > run.limits.memory / kPrechargeShare ? precharge : Bytes(0);
+  return precharge > negligible_precharge(run.limits.memory) ? precharge : Bytes(0);
 }
 
 void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {

@@ -116,6 +116,8 @@ struct Run {
   /// No further cause can change anything, and nothing is left to kill.
   bool over() const { return phase == Phase::kEnded || phase == Phase::kGone; }
   std::vector<ProcessKey> roots() const;
+  /// Its units' Description=.
+  std::string describe() const { return limits.description.empty() ? "Analysis " + id.text() : limits.description; }
 };
 
 }  // namespace aw::supervise

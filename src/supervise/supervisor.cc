@@ -23,8 +23,6 @@ constexpr Span kLeaderPatience = std::chrono::seconds{1};
 constexpr Span kKernelKillPatience = std::chrono::milliseconds{200};
 /// Parents get this long to reap what a run left, before it is reported.
 constexpr Span kReapPatience = std::chrono::seconds{2};
-/// Below this share of the limit, memory freed elsewhere is not worth a change of the tripwire.
-constexpr std::uint64_t kPrechargeShare = 16;
 
 /// memory.high and memory.max of a run whose whole limit is charged elsewhere.
 constexpr Bytes kLeastTripwire(4 * kMiB.count());
@@ -320,7 +318,7 @@ Bytes Supervisor::memory_elsewhere(const Run& run, const MemoryStat& stat) const
 
 void Supervisor::follow_precharge(Run& run, Bytes elsewhere) {
   // What was freed elsewhere may be used again here. It never grows back: whatever is new is charged to the run.
-  if (run.memory.precharged - elsewhere <= run.limits.memory / kPrechargeShare) return;
+  if (run.memory.precharged - elsewhere <= negligible_precharge(run.limits.memory)) return;
   run.memory.precharged = elsewhere;
   (void)run.cgroup->write_tripwire(run.limits.memory - elsewhere);  // At once; for good through systemd.
   ports_.placer.request_limits(run.slice, slice_limits(run), [](const Result<void>&, const Now&) {});
@@ -441,7 +439,7 @@ void Supervisor::report_unreaped(RunKey key, const Now& now) {
   for (const ProcessStat& stat : ports_.processes.read_all()) {
     if (stat.state != 'Z') continue;
     const auto cgroup = ports_.processes.find_cgroup(stat.pid);
-    if (cgroup && cgroup->starts_with(ended->cgroup_path + "/")) zombies.push_back(stat);
+    if (cgroup && is_within(*cgroup, ended->cgroup_path)) zombies.push_back(stat);
   }
   if (!zombies.empty()) chronicle_.unreaped(ended->record, zombies, now);
 }

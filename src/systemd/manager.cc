@@ -195,11 +195,7 @@ void Manager::on_start_reply(const StartPtr& start, Reply reply) {
   }
   auto path = std::get<Message>(reply).read_path();
   if (!path) return start->done(std::move(path).error(), loop_.now());
-  jobs_.emplace(*path, start->done);
-  if (const auto early = early_results_.find(*path); early != early_results_.end()) {
-    const std::string result = early->second;
-    finish_waiting(*path, result);
-  }
+  wait_for_job(*path, start->done);
 }
 
 void Manager::retry_later(const StartPtr& start) {
@@ -262,11 +258,7 @@ void Manager::request_job(const char* method, const std::string& unit, Done done
         }
         auto path = std::get<Message>(reply).read_path();
         if (!path) return done(std::move(path).error(), loop_.now());
-        jobs_.emplace(*path, done);
-        if (const auto early = early_results_.find(*path); early != early_results_.end()) {
-          const std::string result = early->second;
-          finish_waiting(*path, result);
-        }
+        wait_for_job(*path, done);
       },
       kPatience);
 }
@@ -289,6 +281,14 @@ void Manager::on_job_removed(Message signal) {
     return;
   }
   finish_waiting(*job, *result);
+}
+
+void Manager::wait_for_job(const std::string& job, Done done) {
+  jobs_.emplace(job, std::move(done));
+  if (const auto early = early_results_.find(job); early != early_results_.end()) {
+    const std::string result = early->second;
+    finish_waiting(job, result);
+  }
 }
 
 void Manager::finish_waiting(const std::string& job, const std::string& result) {

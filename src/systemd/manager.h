@@ -56,6 +56,8 @@ class Manager final : public supervise::Placer {
   void on_job_removed(bus::Message signal);
   void on_job_new(bus::Message signal);
   void on_job_type(const std::string& unit, bus::Reply reply);
+  /// Finishes `done` when the job has, at once if it was faster than the reply that named it.
+  void wait_for_job(const std::string& job, supervise::Done done);
   void finish_waiting(const std::string& job, const std::string& result);
 
   bus::Connection& connection_;
