@@ -35,8 +35,8 @@ class Statement {
  public:
   explicit Statement(sqlite3_stmt* handle) : handle_(handle) {}
 
-  /// 0 where there is no such parameter; `name` with its colon.
-  int find_parameter(const char* name) const { return sqlite3_bind_parameter_index(handle_.get(), name); }
+  /// With its colon; nullptr beyond the last.
+  const char* parameter_name(int parameter) const { return sqlite3_bind_parameter_name(handle_.get(), parameter); }
   void bind(int parameter, std::string_view text);
   void bind(int parameter, std::int64_t number);
   void bind_null(int parameter) { sqlite3_bind_null(handle_.get(), parameter); }

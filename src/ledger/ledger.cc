@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ledger/ledger.h"
+
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <iterator>
+
+namespace aw::ledger {
+namespace {
+
+constexpr std::size_t kLargestBatch = 8192;  // A backlog is written in parts, so that the log stays small.
+constexpr std::size_t kMostNotices = 100;    // Nobody reads more.
+constexpr std::chrono::minutes kBetweenSettingAside{1};
+
+WallTime wall_clock() {
+  return WallTime(std::chrono::duration_cast<Span>(std::chrono::system_clock::now().time_since_epoch()));
+}
+
+bool is_full(const Error& error) { return error.code == std::error_code(SQLITE_FULL, sqlite_category()); }
+
+}  // namespace
+
+Ledger::Ledger(LedgerOptions options)
+    : options_(std::move(options)),
+      changed_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      problem_(options_.path.string() + " is being opened") {
+  // Our signals belong to the loop: the thread inherits a mask that blocks all of them.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Ledger::~Ledger() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+// ---- From the loop ----
+
+void Ledger::write(const supervise::EventRecord& event) { push(event); }
+void Ledger::begin_run(const supervise::RunRow& row) { push(BeginRun{row}); }
+void Ledger::change_run(const supervise::RunRow& row) { push(ChangeRun{row}); }
+void Ledger::end_run(const std::string& run_id) { push(EndRun{run_id}); }
+
+void Ledger::push(Entry entry) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (waiting_now() >= options_.capacity) {
+      ++lost_;
+      if (overflowed_++ == 0) notify();
+      return;
+    }
+    queue_.push_back(std::move(entry));
+  }
+  wake_.notify_one();
+}
+
+void Ledger::prune(const PruneOrder& order) {
+  {
+    const std::lock_guard lock(mutex_);
+    prune_ = order;
+  }
+  wake_.notify_one();
+}
+
+std::uint64_t Ledger::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return waiting_now();
+}
+
+std::uint64_t Ledger::lost() const {
+  const std::lock_guard lock(mutex_);
+  return lost_;
+}
+
+bool Ledger::healthy() const {
+  const std::lock_guard lock(mutex_);
+  return problem_.empty() && waiting_now() < options_.capacity;
+}
+
+std::string Ledger::problem() const {
+  const std::lock_guard lock(mutex_);
+  std::string sentence = problem_;
+  if (waiting_now() >= options_.capacity) {
+    if (sentence.empty()) sentence = options_.path.string() + ": the disk is too slow";
+    sentence += "; " + std::to_string(waiting_now()) + " entries wait, and there is room for no more";
+  }
+  return sentence;
+}
+
+std::vector<std::string> Ledger::take_notices() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(notices_, {});
+}
+
+unsigned Ledger::renewals() const {
+  const std::lock_guard lock(mutex_);
+  return renewals_;
+}
+
+bool Ledger::wait_until_opened(Span at_most) {
+  std::unique_lock lock(mutex_);
+  return opened_.wait_for(lock, at_most, [this] { return tried_; });
+}
+
+void Ledger::take_changed() {
+  eventfd_t count = 0;
+  (void)::eventfd_read(changed_.get(), &count);  // Nothing there: somebody was faster.
+}
+
+void Ledger::notify() { (void)::eventfd_write(changed_.get(), 1); }  // Full means that nobody has looked yet.
+
+void Ledger::say(std::string notice) {
+  if (notices_.size() < kMostNotices) notices_.push_back(std::move(notice));
+}
+
+// ---- On the thread ----
+
+void Ledger::run() {
+  for (;;) {
+    const Attempt outcome = attempt();
+    std::unique_lock lock(mutex_);
+    switch (outcome) {
+      case Attempt::kMore:
+        if (stop_ && waiting_now() == 0) return;  // The rest of a prune can wait for the next start.
+        break;
+      case Attempt::kDone:
+        wake_.wait(lock, [this] { return stop_ || !queue_.empty() || prune_; });
+        if (stop_ && queue_.empty()) return;
+        break;
+      case Attempt::kFailed:
+        if (stop_) return;
+        wake_.wait_for(lock, options_.retry, [this] { return stop_; });
+        break;
+    }
+  }
+}
+
+Ledger::Attempt Ledger::attempt() {
+  // A file that was removed or replaced takes writes that nobody will ever see.
+  if (file_ && file_->has_moved()) {
+    file_.reset();
+    const std::lock_guard lock(mutex_);
+    ++renewals_;
+    say(options_.path.string() + " was removed or replaced; what is there now goes on as the ledger");
+  }
+  if (!file_) {
+    if (auto opened = open(); !opened) {
+      fail(std::move(opened).error());
+      return Attempt::kFailed;
+    }
+  }
+  if (auto committed = commit(); !committed) {
+    // A full file takes no event, but what is old may still go, and make room.
+    if (is_full(committed.error())) (void)prune_some();  // What goes wrong there is the same again.
+    fail(std::move(committed).error());
+    return Attempt::kFailed;
+  }
+  const auto more_to_prune = prune_some();
+  if (!more_to_prune) {
+    fail(Error(more_to_prune.error()));
+    return Attempt::kFailed;
+  }
+  const std::lock_guard lock(mutex_);
+  return *more_to_prune || !queue_.empty() ? Attempt::kMore : Attempt::kDone;
+}
+
+Result<void> Ledger::open() {
+  const auto try_it = [this] {
+    return LedgerFile::open(options_.path, checked_ ? Check::kNone : Check::kQuick, options_.most_pages);
+  };
+  auto opened = try_it();
+  if (!opened && trouble_of(opened.error().code) == Trouble::kCorrupt) {
+    recover(opened.error());
+    opened = try_it();
+  }
+  if (!opened) return std::move(opened).error();
+  file_.emplace(std::move(*opened));
+  checked_ = true;
+  return {};
+}
+
+Result<void> Ledger::commit() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (in_flight_.empty()) {
+      const auto count = static_cast<std::ptrdiff_t>(std::min(queue_.size(), kLargestBatch));
+      std::move(queue_.begin(), queue_.begin() + count, std::back_inserter(in_flight_));
+      queue_.erase(queue_.begin(), queue_.begin() + count);
+      in_flight_count_ = in_flight_.size();
+    }
+  }
+  std::vector<std::string> refused;
+  if (!in_flight_.empty()) {
+    auto committed = file_->commit(in_flight_);
+    if (!committed) return std::move(committed).error().within(options_.path.string());
+    refused = *std::move(committed);
+  }
+  const bool wrote = !in_flight_.empty();
+  in_flight_.clear();
+
+  const std::lock_guard lock(mutex_);
+  in_flight_count_ = 0;
+  lost_ += refused.size();
+  for (std::string& sentence : refused) say(options_.path.string() + ": " + std::move(sentence));
+  const bool was_full = overflowed_ > 0;
+  if (was_full) {
+    say(options_.path.string() + ": " + std::to_string(std::exchange(overflowed_, 0)) +
+        " entries are lost, because more than " + std::to_string(options_.capacity) + " waited");
+  }
+  const bool recovered = !problem_.empty() || !tried_;
+  problem_.clear();
+  tried_ = true;
+  opened_.notify_all();
+  if (recovered || was_full || !refused.empty() || (wrote && queue_.empty())) notify();
+  return {};
+}
+
+Result<bool> Ledger::prune_some() {
+  std::optional<PruneOrder> order;
+  {
+    const std::lock_guard lock(mutex_);
+    order = prune_;
+  }
+  if (!order) return false;
+  const auto step = file_->prune_step(*order);
+  if (!step) return Error(step.error()).within("prune " + options_.path.string());
+  if (!step->done) return true;
+  const std::lock_guard lock(mutex_);
+  if (prune_ == order) prune_.reset();  // Not one that came in meanwhile.
+  notify();
+  return false;
+}
+
+void Ledger::fail(Error error) {
+  // What went wrong may have made the handle useless as well; a new one is cheap beside a second of waiting.
+  if (trouble_of(error.code) == Trouble::kCorrupt) {
+    recover(error);
+  } else {
+    file_.reset();
+  }
+  const std::lock_guard lock(mutex_);
+  const bool changed = problem_ != error.message || !tried_;
+  problem_ = std::move(error.message);
+  tried_ = true;
+  opened_.notify_all();
+  if (changed) notify();
+}
+
+/// Makes room for a new file. Where that does not go, or went a moment ago, the queue waits as for a full disk.
+void Ledger::recover(const Error& damage) {
+  if (file_) file_->forget();
+  file_.reset();
+  const auto now = std::chrono::steady_clock::now();
+  if (last_set_aside_ && now - *last_set_aside_ < kBetweenSettingAside) return;
+  auto moved = ledger::set_aside(options_.path, wall_clock());
+
+  const std::lock_guard lock(mutex_);
+  if (!moved) {
+    say(damage.message + "; it can't be set aside: " + moved.error().message);
+    return;
+  }
+  last_set_aside_ = now;
+  checked_ = false;
+  ++renewals_;
+  say(damage.message + "; it is set aside as " + moved->string() + ", and a new ledger is begun");
+  notify();
+}
+
+}  // namespace aw::ledger

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The record of this host, kept by a thread of its own: what is handed over is in one transaction on the disk a moment
+// later, together with everything else that had come in by then, so that one fsync serves many events. Nobody waits
+// for it. When the disk takes no writes the queue is kept and the thread tries again; when the file is damaged it is
+// set aside and a new one begun.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/time.h"
+#include "base/unique_fd.h"
+#include "ledger/ledger_file.h"
+
+namespace aw::ledger {
+
+struct LedgerOptions {
+  std::filesystem::path path = {};
+  std::size_t capacity = 100'000;                ///< entries that may wait
+  Span retry = std::chrono::seconds{1};          ///< between two attempts while the disk takes no writes
+  std::optional<std::uint32_t> most_pages = {};  ///< bounds the file, in pages of 4 KiB; beyond it the file is full
+};
+
+class Ledger {
+ public:
+  explicit Ledger(LedgerOptions options);  ///< returns at once; the file is opened by the thread
+  ~Ledger();                               ///< writes what is queued, unless that fails, then ends
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  /// Each queues one entry and returns at once. They are written in this order, an event only once whatever happens.
+  /// While `capacity` entries wait, further ones are lost, and counted.
+  void write(const supervise::EventRecord& event);
+  void begin_run(const supervise::RunRow& row);   ///< a row of watchdog_processes, and its analysis
+  void change_run(const supervise::RunRow& row);  ///< the same row, changed; makes it where there is none
+  void end_run(const std::string& run_id);        ///< the row goes; the events stay
+
+  /// Has old events deleted, little by little, between what is written. Another order takes the place of one that is
+  /// under way.
+  void prune(const PruneOrder& order);
+
+  std::uint64_t waiting() const;  ///< entries that are not durable yet
+  std::uint64_t lost() const;     ///< entries that never will be: there were too many, or they were refused
+  bool healthy() const;           ///< the file is open, the last attempt to write succeeded, and there is room to wait
+  std::string problem() const;    ///< a sentence; empty while healthy
+
+  /// What should be said once: a damaged file that was set aside, an entry that was refused, entries that were lost.
+  std::vector<std::string> take_notices();
+  /// How many times another file had to be begun: the old one was damaged, removed or replaced. The live runs have to
+  /// be written again then, by change_run().
+  unsigned renewals() const;
+
+  /// True once the first attempt to open the file is over, well or badly. For the start, which reads the ledger next.
+  bool wait_until_opened(Span at_most);
+
+  /// Readable once health has changed, something is to be noticed, a prune is done, or nothing waits any more;
+  /// take_changed() makes it not so.
+  int changed_fd() const { return changed_.get(); }
+  void take_changed();
+
+ private:
+  enum class Attempt { kDone, kMore, kFailed };
+
+  void push(Entry entry);
+  void notify();
+  void say(std::string notice);  // With mutex_ held.
+  std::size_t waiting_now() const { return queue_.size() + in_flight_count_; }
+
+  void run();
+  Attempt attempt();
+  Result<void> open();
+  Result<void> commit();
+  Result<bool> prune_some();  ///< true: there is more to prune
+  void fail(Error error);
+  void recover(const Error& damage);
+
+  const LedgerOptions options_;
+  const UniqueFd changed_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable opened_;
+  std::deque<Entry> queue_;
+  std::size_t in_flight_count_ = 0;
+  std::uint64_t lost_ = 0;
+  std::uint64_t overflowed_ = 0;  ///< lost for want of room since the last notice
+  std::string problem_;
+  bool tried_ = false;  ///< the first attempt to open is over
+  unsigned renewals_ = 0;
+  std::vector<std::string> notices_;
+  std::optional<PruneOrder> prune_;
+  bool stop_ = false;
+
+  // The thread's own.
+  std::optional<LedgerFile> file_;
+  bool checked_ = false;  ///< the file was looked through
+  std::deque<Entry> in_flight_;
+  std::optional<std::chrono::steady_clock::time_point> last_set_aside_;
+  std::thread thread_;
+};
+
+}  // namespace aw::ledger

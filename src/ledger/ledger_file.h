@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/time.h"
+#include "ledger/database.h"
+#include "ledger/prune.h"
+#include "ledger/rows.h"
+#include "supervise/event_record.h"
+#include "supervise/run_record.h"
+
+namespace aw::ledger {
+
+struct BeginRun {
+  supervise::RunRow row;
+};
+struct ChangeRun {
+  supervise::RunRow row;
+};
+struct EndRun {
+  std::string run_id;
+};
+
+/// One thing to be written.
+using Entry = std::variant<supervise::EventRecord, BeginRun, ChangeRun, EndRun>;
+
+enum class Check { kQuick, kNone };
+
+/// The file that is written, opened by its one keeper. Each call waits for the disk.
+class LedgerFile {
+ public:
+  /// Makes the file where there is none, brings its schema up to date and sees whether it takes a write. kQuick also
+  /// looks it through for damage, for a second or two: of a large file only the beginning, and the rest is found when
+  /// it is come upon. `most_pages` bounds the file; beyond it the file is full, as if the disk were.
+  static Result<LedgerFile> open(const std::filesystem::path& path, Check check,
+                                 std::optional<std::uint32_t> most_pages);
+
+  /// Writes `entries` in one transaction, durable when it returns. An entry that is refused for its own sake is left
+  /// out, and a sentence about it is returned. After an error nothing or all of it is there; to write it again changes
+  /// nothing.
+  Result<std::vector<std::string>> commit(const std::deque<Entry>& entries);
+
+  Result<PruneStep> prune_step(const PruneOrder& order) { return ledger::prune_step(database_, order); }
+
+  bool has_moved() const { return database_.has_moved(); }
+  /// Nothing is written any more, not even by closing it.
+  void forget() { database_.forget(); }
+
+ private:
+  LedgerFile(Database database, EventInsert events, RunUpsert runs, Statement end, Statement analysis)
+      : database_(std::move(database)),
+        insert_event_(std::move(events)),
+        upsert_run_(std::move(runs)),
+        end_run_(std::move(end)),
+        add_analysis_(std::move(analysis)) {}
+
+  Result<void> write(const supervise::EventRecord& event);
+  Result<void> write(const BeginRun& begin);
+  Result<void> write(const ChangeRun& change);
+  Result<void> write(const EndRun& end);
+  Result<void> add_analysis(const std::string& id, WallTime at);
+
+  Database database_;  // Before the statements, which it outlives.
+  EventInsert insert_event_;
+  RunUpsert upsert_run_;
+  Statement end_run_;
+  Statement add_analysis_;
+};
+
+/// Renames the ledger and what belongs to it to NAME.corrupt-YYYYmmddTHHMMSSZ, beside any earlier one. The new name.
+Result<std::filesystem::path> set_aside(const std::filesystem::path& path, WallTime now);
+
+}  // namespace aw::ledger

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ledger/database.h"
+#include "supervise/event_record.h"
+#include "supervise/run_record.h"
+
+namespace aw::ledger {
+
+/// Which events a reader wants.
+struct EventQuery {
+  std::optional<WallTime> since = {};
+  std::optional<WallTime> until = {};           ///< that moment included
+  std::optional<std::string> analysis_id = {};  ///< as registered
+  std::optional<Reason> reason = {};
+  std::optional<EventKind> kind = {};
+  std::optional<std::uint32_t> uid = {};  ///< that user's runs only
+  std::size_t limit = 100;
+};
+
+struct StoredEvent {
+  std::int64_t seq;
+  supervise::EventRecord event;
+};
+
+/// Reads a ledger, whoever writes it meanwhile. Opens the file when it is first asked, and anew when another one has
+/// taken its place. Fails where there is none. For one thread at a time; each call reads files.
+class LedgerReader {
+ public:
+  explicit LedgerReader(std::filesystem::path path) : path_(std::move(path)) {}
+
+  Result<std::vector<supervise::EventRecord>> read_events(const EventQuery& query);  ///< newest first
+  /// What follows `after`, in the order in which it was written: for who keeps a copy.
+  Result<std::vector<StoredEvent>> read_events_after(std::int64_t after, std::size_t limit);
+  Result<std::int64_t> read_newest_seq();  ///< 0 while there is no event
+  Result<std::vector<supervise::RunRow>> read_runs();
+
+ private:
+  Result<Database*> connection();
+
+  std::filesystem::path path_;
+  std::optional<Database> database_;
+};
+
+}  // namespace aw::ledger
