@@ -123,6 +123,22 @@ Result<unsigned> parse_percentage(std::string_view text) {
 
 std::string format_percentage(unsigned percent) { return std::to_string(percent) + "%"; }
 
+/// Whole days are written as such: systemd's way would make "2month 4w 1d 3h …" of 90d.
+std::string format_days(Span span) {
+  constexpr Span kDay = std::chrono::days{1};
+  return span == kForever || span % kDay != Span::zero() ? format_span(span) : std::to_string(span / kDay) + "d";
+}
+
+Result<fs::path> parse_path(std::string_view text) {
+  const fs::path path(text);
+  if (!path.is_absolute() || !path.has_filename()) {
+    return refuse(text, "is not the absolute path of a file; write e.g. /var/lib/analysis-watchdog/ledger.db");
+  }
+  return path;
+}
+
+std::string format_path(fs::path path) { return path.string(); }  // NOLINT(performance-unnecessary-value-param): Kind
+
 Result<supervise::OrphanPolicy> parse_orphans(std::string_view text) {
   if (const auto policy = supervise::parse_orphan_policy(text)) return *policy;
   return refuse(text, "is neither kill nor report");
@@ -141,6 +157,8 @@ std::string format_policy(Policy policy) {
 constexpr Kind<Bytes> kMemoryLimit{parse_memory_limit, format_size};
 constexpr Kind<std::optional<Bytes>> kHeadroom{parse_headroom, format_headroom};
 constexpr Kind<Span> kTimeLimit{parse_time_limit, format_span};
+constexpr Kind<Span> kKeepingTime{parse_time_limit, format_days};
+constexpr Kind<fs::path> kPath{parse_path, format_path};
 constexpr Kind<Span> kInterval{parse_interval, format_span};
 constexpr Kind<Span> kCpuQuota{parse_cpu_quota, format_cpu_quota};
 constexpr Kind<std::uint64_t> kCount{parse_count, format_count};
@@ -219,6 +237,11 @@ const std::vector<Key>& keys() {
           "Full memory pressure, as the mean over StallTime, above which a run counts as stalled, 1% to 99%."),
       key("Memory", "StallTime", kTimeLimit, &Settings::stall, &StallRule::time,
           "The time over which a run must stall, on the whole, to be ended; infinity: it never is."),
+
+      key("Ledger", "Path", kPath, &Settings::ledger, &LedgerSettings::path,
+          "The file that holds the record of this host."),
+      key("Ledger", "Retention", kKeepingTime, &Settings::ledger, &LedgerSettings::retention,
+          "How long the events of ended runs are kept; infinity: for ever."),
   };
   return kTable;
 }

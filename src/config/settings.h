@@ -15,12 +15,19 @@
 
 namespace aw::config {
 
+/// Where the record of this host is, and for how long it is kept.
+struct LedgerSettings {
+  std::filesystem::path path = "/var/lib/analysis-watchdog/ledger.db";
+  Span retention = std::chrono::days{90};  ///< of events of runs that have ended; kForever: nothing is deleted
+};
+
 /// All settings of the daemon. Each default stands once, here or in supervise::Limits.
 struct Settings {
   supervise::Limits defaults;       ///< [Defaults]
   supervise::Caps caps;             ///< [Caps]
   supervise::OrphanRounds orphans;  ///< [Orphans]
   supervise::StallRule stall;       ///< [Memory]
+  LedgerSettings ledger;            ///< [Ledger]
 };
 
 /// One mistake in a configuration text.

@@ -51,12 +51,13 @@ std::vector<std::string> complaints(std::string text) { return problems(parse(st
 
 /// Every field; a new one breaks the bindings until it is compared too.
 auto fields(const Settings& settings) {
-  const auto& [defaults, caps, orphans, stall] = settings;
+  const auto& [defaults, caps, orphans, stall, ledger] = settings;
   const auto& [memory, wall_clock, grace, tasks, per_user, analyses] = caps;
   const auto& [interval, confirmation] = orphans;
   const auto& [pressure, time] = stall;
+  const auto& [path, retention] = ledger;
   return std::make_tuple(defaults, memory, wall_clock, grace, tasks, per_user, analyses, interval, confirmation,
-                         pressure, time);
+                         pressure, time, path, retention);
 }
 
 bool is_default(const Settings& settings) { return fields(settings) == fields(Settings{}); }
@@ -97,6 +98,9 @@ Confirmation=1s
 [Memory]
 StallPressure=55%
 StallTime=infinity
+[Ledger]
+Path=/srv/watchdog/ledger.db
+Retention=30d
 )");
 
   EXPECT_EQ(settings.defaults.memory, Bytes(12 * kGiB.count()));
@@ -118,6 +122,8 @@ StallTime=infinity
   EXPECT_EQ(settings.orphans.confirmation, Span(1s));
   EXPECT_EQ(settings.stall.pressure_percent, 55U);
   EXPECT_EQ(settings.stall.time, kForever);
+  EXPECT_EQ(settings.ledger.path, "/srv/watchdog/ledger.db");
+  EXPECT_EQ(settings.ledger.retention, Span(30 * 24h));
 }
 
 TEST(ConfigText, IsInSystemdsFormat) {
@@ -209,7 +215,7 @@ TEST(AnUnknownSection, IsOneProblemWithAllThatItHolds) {
 }
 
 TEST(ASectionWithoutKeys, IsKnownButItsKeysAreNot) {
-  for (const std::string section : {"Ledger", "PostgreSQL", "Web"}) {
+  for (const std::string section : {"PostgreSQL", "Web"}) {
     EXPECT_THAT(complaints("[" + section + "]\n"), IsEmpty());
     EXPECT_THAT(complaints("[" + section + "]\nSomeKey=x\n"),
                 ElementsAre("a.conf:2: SomeKey= is not known in [" + section + "] in this version"));
@@ -288,7 +294,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"Memory", "StallPressure=80", "from 1% to 99%"},
         BadValue{"Memory", "StallPressure=0%", "from 1% to 99%"},
         BadValue{"Memory", "StallPressure=100%", "from 1% to"}, BadValue{"Memory", "StallPressure=%", "from 1% to"},
-        BadValue{"Memory", "StallPressure=5%5%", "from 1% to"}, BadValue{"Memory", "StallTime=0", "is no limit"}));
+        BadValue{"Memory", "StallPressure=5%5%", "from 1% to"}, BadValue{"Memory", "StallTime=0", "is no limit"},
+        BadValue{"Ledger", "Path=ledger.db", "\"ledger.db\" is not the absolute path of a file; write e.g. /var/lib"},
+        BadValue{"Ledger", "Path=/var/lib/", "not the absolute path of a file"},
+        BadValue{"Ledger", "Retention=0", "is no limit"}, BadValue{"Ledger", "Retention=ever", "not a time span"}));
 
 TEST(CpuQuota, TakesFractionsOfAPercent) {
   EXPECT_EQ(parsed("[Defaults]\nCPUQuota=33.33%\n").defaults.cpu_quota_per_second, Span(333300us));
@@ -317,7 +326,8 @@ TEST(KnownKeys, ShowTheirDefaultsAsOneWouldWriteThem) {
                                  "Caps.MaxMemoryLimit=infinity", "Caps.MaxWallClockLimit=infinity",
                                  "Caps.MaxGrace=5min", "Caps.MaxTasks=infinity", "Caps.MaxAnalysesPerUser=500",
                                  "Caps.MaxAnalyses=4000", "Orphans.Interval=5s", "Orphans.Confirmation=500ms",
-                                 "Memory.StallPressure=80%", "Memory.StallTime=1min"));
+                                 "Memory.StallPressure=80%", "Memory.StallTime=1min",
+                                 "Ledger.Path=/var/lib/analysis-watchdog/ledger.db", "Ledger.Retention=90d"));
 }
 
 // ---- The example that is installed ----
