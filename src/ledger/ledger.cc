@@ -175,13 +175,16 @@ Ledger::Attempt Ledger::attempt() {
 }
 
 Result<void> Ledger::open() {
-  const auto try_it = [this] {
-    return LedgerFile::open(options_.path, checked_ ? Check::kNone : Check::kQuick, options_.most_pages);
-  };
-  auto opened = try_it();
-  if (!opened && trouble_of(opened.error().code) == Trouble::kCorrupt) {
+  const auto is_damage = [](const Error& error) { return trouble_of(error.code) == Trouble::kCorrupt; };
+  if (!checked_) {
+    auto looked = look_for_damage(options_.path);
+    if (!looked && is_damage(looked.error())) recover(looked.error());
+    checked_ = looked.has_value();  // Otherwise there is no file yet, or LedgerFile says what is wrong.
+  }
+  auto opened = LedgerFile::open(options_.path, options_.most_pages);
+  if (!opened && is_damage(opened.error())) {
     recover(opened.error());
-    opened = try_it();
+    opened = LedgerFile::open(options_.path, options_.most_pages);
   }
   if (!opened) return std::move(opened).error();
   file_.emplace(std::move(*opened));

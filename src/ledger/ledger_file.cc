@@ -39,27 +39,11 @@ int stop_when_late(void* deadline) {
   return std::chrono::steady_clock::now() > *static_cast<std::chrono::steady_clock::time_point*>(deadline) ? 1 : 0;
 }
 
-Result<void> look_for_damage(Database& database) {
-  auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{2};
-  sqlite3_progress_handler(database.handle(), 10'000, stop_when_late, &deadline);
-  auto found = database.read_text("PRAGMA quick_check(1)");
-  sqlite3_progress_handler(database.handle(), 0, nullptr, nullptr);
-  if (!found) {
-    const bool late = found.error().code == std::error_code(SQLITE_INTERRUPT, sqlite_category());
-    return late ? Result<void>() : std::move(found).error();
-  }
-  if (*found == "ok") return {};
-  return Error{{SQLITE_CORRUPT, sqlite_category()}, "quick_check: " + *found};
-}
-
-Result<void> prepare_file(Database& database, Check check, std::optional<std::uint32_t> most_pages) {
+Result<void> prepare_file(Database& database, std::optional<std::uint32_t> most_pages) {
   if (auto set = database.execute(kSettings); !set) return set;
   // Log and index stay when the last connection closes: a reader that may not make them finds them there.
   int keep = 1;
   sqlite3_file_control(database.handle(), "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
-  if (check == Check::kQuick) {
-    if (auto sound = look_for_damage(database); !sound) return sound;
-  }
   if (most_pages) {
     const std::string bound = "PRAGMA max_page_count=" + std::to_string(*most_pages);
     if (auto set = database.execute(bound.c_str()); !set) return set;
@@ -79,11 +63,25 @@ std::string name_of(const Entry& entry) {
 
 }  // namespace
 
-Result<LedgerFile> LedgerFile::open(const fs::path& path, Check check, std::optional<std::uint32_t> most_pages) {
+Result<void> look_for_damage(const fs::path& path) {
+  auto database = Database::open(path, Database::Access::kRead, kPatience);
+  if (!database) return std::move(database).error();
+  auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{2};
+  sqlite3_progress_handler(database->handle(), 10'000, stop_when_late, &deadline);
+  auto found = database->read_text("PRAGMA quick_check(1)");
+  if (!found) {
+    const bool late = found.error().code == std::error_code(SQLITE_INTERRUPT, sqlite_category());
+    return late ? Result<void>() : std::move(found).error().within(path.string());
+  }
+  if (*found == "ok") return {};
+  return Error{{SQLITE_CORRUPT, sqlite_category()}, path.string() + ": quick_check: " + *found};
+}
+
+Result<LedgerFile> LedgerFile::open(const fs::path& path, std::optional<std::uint32_t> most_pages) {
   if (auto made = create_file(path); !made) return std::move(made).error();
   auto database = Database::open(path, Database::Access::kReadWrite, kPatience);
   if (!database) return std::move(database).error();
-  auto prepared = prepare_file(*database, check, most_pages);
+  auto prepared = prepare_file(*database, most_pages);
   if (!prepared) {
     if (trouble_of(prepared.error().code) == Trouble::kCorrupt) database->forget();
     return std::move(prepared).error().within(path.string());

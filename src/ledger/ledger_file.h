@@ -31,16 +31,16 @@ struct EndRun {
 /// One thing to be written.
 using Entry = std::variant<supervise::EventRecord, BeginRun, ChangeRun, EndRun>;
 
-enum class Check { kQuick, kNone };
+/// Looks the file through for damage, for two seconds at most: of a large one only the beginning, and the rest is
+/// found when it is come upon.
+Result<void> look_for_damage(const std::filesystem::path& path);
 
 /// The file that is written, opened by its one keeper. Each call waits for the disk.
 class LedgerFile {
  public:
-  /// Makes the file where there is none, brings its schema up to date and sees whether it takes a write. kQuick also
-  /// looks it through for damage, for a second or two: of a large file only the beginning, and the rest is found when
-  /// it is come upon. `most_pages` bounds the file; beyond it the file is full, as if the disk were.
-  static Result<LedgerFile> open(const std::filesystem::path& path, Check check,
-                                 std::optional<std::uint32_t> most_pages);
+  /// Makes the file where there is none, brings its schema up to date and sees whether it takes a write. `most_pages`
+  /// bounds the file; beyond it the file is full, as if the disk were.
+  static Result<LedgerFile> open(const std::filesystem::path& path, std::optional<std::uint32_t> most_pages);
 
   /// Writes `entries` in one transaction, durable when it returns. An entry that is refused for its own sake is left
   /// out, and a sentence about it is returned. After an error nothing or all of it is there; to write it again changes
