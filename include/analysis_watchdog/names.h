@@ -29,6 +29,7 @@ inline constexpr char kProtectedProcess[] = "org.scidex.AnalysisWatchdog1.Error.
 /// A limit is above what the configuration or the machine allows.
 inline constexpr char kLimitTooHigh[] = "org.scidex.AnalysisWatchdog1.Error.LimitTooHigh";
 /// The caller, or the host, has as many runs as the configuration allows.
+inline constexpr char kRecordUnavailable[] = "org.scidex.AnalysisWatchdog1.Error.RecordUnavailable";
 inline constexpr char kTooManyAnalyses[] = "org.scidex.AnalysisWatchdog1.Error.TooManyAnalyses";
 /// systemd or the kernel could not make the scope or change it, or the process was not in it afterwards; or another
 /// change of the run is under way.

@@ -58,6 +58,8 @@ const char* error_name(const Error& error) {
       return names::error::kProtectedProcess;
     case Refusal::kLimitTooHigh:
       return names::error::kLimitTooHigh;
+    case Refusal::kRecordUnavailable:
+      return names::error::kRecordUnavailable;
     case Refusal::kTooManyAnalyses:
       return names::error::kTooManyAnalyses;
     case Refusal::kScopeFailed:

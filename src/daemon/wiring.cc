@@ -12,6 +12,7 @@
 
 #include "analysis_watchdog/names.h"
 #include "base/version.h"
+#include "ledger/ledger_reader.h"
 
 namespace aw::daemon {
 namespace {
@@ -30,6 +31,9 @@ void raise_descriptor_limit() {
   (void)::setrlimit(RLIMIT_NOFILE, &limit);  // Then registrations are refused sooner, and say so.
 }
 
+/// A disk that is slower than this at the start is not waited for.
+constexpr Span kLedgerPatience = std::chrono::seconds{10};
+
 }  // namespace
 
 void protect_bus(bus::Connection& connection, process::ProcFs& processes) {
@@ -47,6 +51,7 @@ Daemon::Daemon(loop::Loop loop, config::Settings settings, config::SearchPath se
       settings_(std::move(settings)),
       search_(std::move(search)),
       bus_kind_(bus),
+      ledger_({.path = settings_.ledger.path}),
       processes_(loop_) {}
 
 Daemon::~Daemon() = default;
@@ -90,6 +95,8 @@ Result<void> Daemon::start() {
   if (!drained) return std::move(drained).error();
   drained_ = std::move(*drained);
 
+  if (auto opened = open_ledger(); !opened) return opened;
+
   manager_ = std::make_unique<systemd::Manager>(
       *connection_, loop_, [this](const std::string& unit, supervise::ManagerJob job, const Now& now) {
         if (supervisor_) supervisor_->on_manager_job(unit, job, now);
@@ -97,6 +104,48 @@ Result<void> Daemon::start() {
   manager_->request_start([this](Result<std::string> cgroup) { on_manager_ready(std::move(cgroup)); });
   (void)loop_.enable_watchdog();
   return {};
+}
+
+Result<void> Daemon::open_ledger() {
+  auto changed = loop_.watch_fd(ledger_.changed_fd(), EPOLLIN, loop::Priority::kDeferred, "ledger changed",
+                                [this](const Now&) { on_ledger_changed(); });
+  if (!changed) return std::move(changed).error();
+  ledger_changed_ = std::move(*changed);
+  // Nothing is watched yet, so there is time to read what the daemons before this one have seen. A ledger that can't be
+  // opened is no reason not to watch.
+  if (!ledger_.wait_until_opened(kLedgerPatience)) {
+    spdlog::warn("the ledger {} is not open yet; what happened before is not shown", settings_.ledger.path.string());
+    return {};
+  }
+  ledger::LedgerReader reader(settings_.ledger.path);
+  auto events = reader.read_events({.limit = supervise::EventHistory::kCapacity});
+  if (!events) {
+    spdlog::warn("what happened before is not shown: {}", events.error().message);
+    return {};
+  }
+  for (auto event = events->rbegin(); event != events->rend(); ++event) history_.add(*event);
+  return {};
+}
+
+void Daemon::on_ledger_changed() {
+  ledger_.take_changed();
+  for (const std::string& notice : ledger_.take_notices()) spdlog::warn("{}", notice);
+  const bool healthy = ledger_.healthy();
+  if (healthy != std::exchange(ledger_healthy_, healthy)) {
+    if (healthy) spdlog::info("the ledger takes writes again");
+    if (!healthy) spdlog::error("{}; limits are enforced, nothing new is registered", ledger_.problem());
+  }
+  if (const unsigned renewals = ledger_.renewals(); renewals != std::exchange(ledger_renewals_, renewals)) {
+    for (const auto& [key, run] : supervisor_->runs()) {
+      if (run->cgroup) ledger_.change_run(supervisor_->chronicle().row_of(*run));
+    }
+  }
+  if (service_) service_->on_properties_changed();
+}
+
+std::optional<std::string> Daemon::find_problem() const {
+  if (ledger_.healthy()) return std::nullopt;
+  return ledger_.problem();
 }
 
 void Daemon::on_manager_ready(Result<std::string> cgroup) {
@@ -125,7 +174,7 @@ Result<void> Daemon::build(const std::string& cgroup) {
       api::Service::Parts{*connection_, loop_, *supervisor_, processes_, history_,
                           [this]() -> const supervise::Limits& { return settings_.defaults; },
                           [this] {
-                            return api::StoreState{journal_.healthy(), journal_.waiting()};
+                            return api::StoreState{journal_.healthy() && ledger_.healthy(), ledger_.waiting()};
                           },
                           bus_kind_ == bus::BusKind::kSystem, kVersion},
       administrators());
@@ -141,6 +190,7 @@ void Daemon::on_name(Result<void> taken) {
 
 void Daemon::record(const supervise::EventRecord& event) {
   history_.add(event);
+  ledger_.write(event);
   journal_.write(event);
   if (service_) service_->on_event(event);
 }

@@ -10,6 +10,7 @@
 #include "config/settings.h"
 #include "daemon/identity.h"
 #include "journal/journal_writer.h"
+#include "ledger/ledger.h"
 #include "loop/loop.h"
 #include "process/proc_fs.h"
 #include "supervise/event_history.h"
@@ -35,7 +36,13 @@ class Daemon final : private supervise::Recorder {
 
  private:
   void record(const supervise::EventRecord& event) override;
+  void begin_run(const supervise::RunRow& row) override { ledger_.begin_run(row); }
+  void change_run(const supervise::RunRow& row) override { ledger_.change_run(row); }
+  void end_run(const std::string& run_id) override { ledger_.end_run(run_id); }
+  std::optional<std::string> find_problem() const override;
 
+  Result<void> open_ledger();
+  void on_ledger_changed();
   void on_manager_ready(Result<std::string> cgroup);
   Result<void> build(const std::string& cgroup);
   void on_name(Result<void> taken);
@@ -53,6 +60,7 @@ class Daemon final : private supervise::Recorder {
   HostIdentity identity_;
   supervise::EventHistory history_;
   journal::JournalWriter journal_;
+  ledger::Ledger ledger_;
   process::ProcFs processes_;
   std::unique_ptr<bus::Connection> connection_;
   std::unique_ptr<systemd::Manager> manager_;
@@ -62,6 +70,9 @@ class Daemon final : private supervise::Recorder {
   std::unique_ptr<api::Service> service_;
   std::vector<loop::Source> signals_;
   loop::Source drained_;
+  loop::Source ledger_changed_;
+  unsigned ledger_renewals_ = 0;
+  bool ledger_healthy_ = true;
   bool ready_ = false;
 };
 

@@ -103,6 +103,7 @@ void Chronicle::registered(const Run& run, const Now& now) {
   if (run.memory.precharged > Bytes(0)) {
     add(event.details, "memory_precharged_bytes", run.memory.precharged.count());
   }
+  recorder_.begin_run(row_of(run));
   recorder_.record(event);
 }
 
@@ -110,12 +111,14 @@ void Chronicle::unregistered(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kUnregistered, now);
   add_evidence(event, run);
   recorder_.record(event);
+  recorder_.end_run(run.run_id);
 }
 
 void Chronicle::limits_changed(const Run& run, Details what, const Now& now) {
   EventRecord event = begin(run, EventKind::kLimitsChanged, now);
   event.details = std::move(what);
   recorder_.record(event);
+  recorder_.change_run(row_of(run));
 }
 
 void Chronicle::extended(const Run& run, Span by, const Now& now) {
@@ -123,6 +126,7 @@ void Chronicle::extended(const Run& run, Span by, const Now& now) {
   add(event.details, "extended_by_usec", to_usec(by));
   if (run.deadline != kNever) add(event.details, "left_usec", to_usec(run.deadline - now.monotonic));
   recorder_.record(event);
+  recorder_.change_run(row_of(run));
 }
 
 void Chronicle::orphan_found(const Run& run, const ProcessStat& orphan, const Now& now) {
@@ -143,6 +147,7 @@ void Chronicle::ending(const Run& run, const Now& now) {
   add(event.details, "grace_usec", to_usec(run.limits.grace));
   if (run.cause && !run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
   recorder_.record(event);
+  recorder_.change_run(row_of(run));
 }
 
 void Chronicle::escalated(const Run& run, const Now& now) {
@@ -159,6 +164,7 @@ void Chronicle::unkillable(const Run& run, const Now& now) {
     add(event.details, "wait_channel_" + std::to_string(process.pid), processes_.read_wait_channel(process.pid));
   }
   recorder_.record(event);
+  recorder_.change_run(row_of(run));
 }
 
 void Chronicle::ended(const Run& run, Reason reason, const Now& now) {
@@ -177,6 +183,7 @@ void Chronicle::ended(const Run& run, Reason reason, const Now& now) {
   if (!event.signal && (reason == Reason::kOom || reason == Reason::kExternal)) event.signal = SIGKILL;
   if (run.cause && !run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
   recorder_.record(event);
+  recorder_.end_run(run.run_id);
   last_end_ = std::move(event);
 }
 
@@ -198,6 +205,25 @@ void Chronicle::unreaped(const EventRecord& end, std::span<const ProcessStat> zo
     if (const auto stat = processes_.find_stat(parent)) add(event.details, "parent_comm", stat->comm);
   }
   recorder_.record(event);
+}
+
+RunRow Chronicle::row_of(const Run& run) const {
+  RunRow row;
+  row.run_id = run.run_id;
+  row.registered_as = run.id.text();
+  row.host = identity_.host();
+  row.boot_id = identity_.boot_id();
+  row.unit = run.scope;
+  row.leader = run.leader_key;
+  if (run.owner) row.owner = run.owner->key();
+  row.uid = run.uid;
+  row.limits = run.limits;
+  row.registered_at = run.registered_real;
+  row.registered = run.registered_at;
+  row.deadline = run.deadline;
+  if (run.deadline != kNever) row.deadline_at = run.registered_real + (run.deadline - run.registered_at);
+  row.state = run.state();
+  return row;
 }
 
 void Chronicle::daemon(EventKind kind, const std::string& version, const Now& now) {

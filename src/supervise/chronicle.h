@@ -28,6 +28,8 @@ class Chronicle {
   void unkillable(const Run& run, const Now& now);
   void ended(const Run& run, Reason reason, const Now& now);
   void unreaped(const EventRecord& end, std::span<const ProcessStat> zombies, const Now& now);
+  /// The row of a run, as it is now.
+  RunRow row_of(const Run& run) const;
   void daemon(EventKind kind, const std::string& version, const Now& now);
 
   /// The record of the end that ended() wrote last, for what is found out after it.

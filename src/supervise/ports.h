@@ -21,6 +21,7 @@
 #include "supervise/limits.h"
 #include "supervise/memory.h"
 #include "supervise/orphan_rule.h"
+#include "supervise/run_record.h"
 
 namespace aw::supervise {
 
@@ -167,11 +168,17 @@ class Placer {
   virtual const std::string& parent_slice() const = 0;
 };
 
-/// Takes the record of an event. Returns at once: nothing on the kill path waits for a disk.
+/// Takes the record of an event, and of what a live run is: what a daemon after this one must know of it. Each call
+/// returns at once: nothing on the kill path waits for a disk. They are kept in the order of the calls.
 class Recorder {
  public:
   virtual ~Recorder() = default;
   virtual void record(const EventRecord& event) = 0;
+  virtual void begin_run(const RunRow& row) = 0;
+  virtual void change_run(const RunRow& row) = 0;
+  virtual void end_run(const std::string& run_id) = 0;
+  /// Why nothing can be kept for good at present, in a sentence; nothing while it can.
+  virtual std::optional<std::string> find_problem() const = 0;
 };
 
 /// New UUIDs, and who we are.

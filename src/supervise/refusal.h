@@ -20,6 +20,7 @@ enum class Refusal {
   kLimitTooHigh,
   kTooManyAnalyses,
   kScopeFailed,
+  kRecordUnavailable,  ///< the ledger takes no writes, so a new run would leave no record
   kAccessDenied,
 };
 

@@ -52,6 +52,9 @@ Result<std::unique_ptr<Run>> Supervisor::admit(Registration& registration) {
   if (auto ok = check_limits(registration.limits, policy_.caps, registration.caller, machine_.memory); !ok) {
     return std::move(ok).error();
   }
+  if (const auto problem = ports_.recorder.find_problem()) {
+    return refuse(Refusal::kRecordUnavailable, "its end could not be put on record: " + *problem);
+  }
   if (runs_.size() >= policy_.caps.analyses) {
     return refuse(Refusal::kTooManyAnalyses, "this host runs its " + std::to_string(policy_.caps.analyses) +
                                                  " analyses already ([Caps] MaxAnalyses=)");

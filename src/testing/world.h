@@ -148,7 +148,13 @@ class FakePlacer final : public supervise::Placer {
 class RecordingRecorder final : public supervise::Recorder {
  public:
   void record(const supervise::EventRecord& event) override { records.push_back(event); }
+  void begin_run(const supervise::RunRow& row) override { rows.emplace(row.run_id, row); }
+  void change_run(const supervise::RunRow& row) override { rows.at(row.run_id) = row; }
+  void end_run(const std::string& run_id) override { rows.erase(run_id); }
+  std::optional<std::string> find_problem() const override { return problem; }
   std::vector<supervise::EventRecord> records;
+  std::map<std::string, supervise::RunRow> rows;  ///< of the live runs
+  std::optional<std::string> problem;
 };
 
 class FixedIdentity final : public supervise::Identity {
