@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "postgres/event_json.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+#include "base/time.h"
+
+namespace aw::postgres {
+namespace {
+
+/// PostgreSQL's text cannot hold U+0000, in jsonb neither.
+std::string without_nul(std::string text) {
+  std::erase(text, '\0');
+  return text;
+}
+
+struct ToJson {
+  Json operator()(std::string text) const { return without_nul(std::move(text)); }
+  Json operator()(bool flag) const { return flag; }
+  Json operator()(std::int64_t number) const { return number; }
+  Json operator()(std::uint64_t number) const {
+    if (number == std::numeric_limits<std::uint64_t>::max()) return nullptr;
+    return std::min(number, static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()));
+  }
+  Json operator()(WallTime time) const { return format_iso8601(time); }
+  Json operator()(const std::vector<supervise::ProcessSummary>& processes) const {
+    Json list = Json::array();
+    for (const supervise::ProcessSummary& process : processes) {
+      list.push_back({{"pid", process.pid},
+                      {"ppid", process.parent},
+                      {"comm", without_nul(process.comm)},
+                      {"rss", process.resident.count()}});
+    }
+    return list;
+  }
+  Json operator()(const supervise::Details& details) const {
+    Json object = Json::object();
+    for (const auto& [name, value] : details) object[without_nul(name)] = std::visit(*this, value);
+    return object;
+  }
+};
+
+}  // namespace
+
+Json event_to_json(const supervise::EventRecord& event) {
+  Json json = Json::object();
+  supervise::visit_fields(event, [&json](std::string_view name, const auto& value) {
+    // Whether there is such an analysis is for the database to say.
+    if (name != "analysis_id") json[std::string(name)] = ToJson{}(value);
+  });
+  return json;
+}
+
+std::string to_text(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+}  // namespace aw::postgres

@@ -1,0 +1,588 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "postgres/shipping.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "postgres/database_fixture.h"
+
+namespace aw::postgres {
+namespace {
+
+using supervise::EventRecord;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr char kHost[] = "node-1";
+constexpr char kLedger[] = "ledger-a";
+constexpr char kBoot[] = "b0070000-0000-4000-8000-000000000001";
+constexpr std::int64_t kMinute = 60'000'000;
+
+/// "…-KIND…-NUMBER", so that a test can name it.
+std::string uuid(char kind, int number) {
+  std::string text = "00000000-0000-4000-8000-000000000000";
+  const std::string digits = std::to_string(number);
+  text[0] = kind;
+  text.replace(text.size() - digits.size(), digits.size(), digits);
+  return text;
+}
+std::string run_id(int run) { return uuid('a', run); }
+
+/// A host that writes events.
+class Host {
+ public:
+  explicit Host(std::string name = kHost) : name_(std::move(name)) {}
+
+  EventRecord& add(EventKind kind, int run = 1, const std::string& id = "survey") {
+    OutboxEvent event;
+    event.seq = ++seq_;
+    EventRecord& record = event.record;
+    record.event_id = uuid('e', next_event_++);
+    record.occurred_at = WallTime(Span(1'800'000'000'000'000 + seq_ * 1'000'000));
+    record.host = name_;
+    record.boot_id = kBoot;
+    record.kind = kind;
+    if (kind != EventKind::kDaemonStarted && kind != EventKind::kDaemonStopped) {
+      record.run_id = run_id(run);
+      record.registered_as = id;
+      record.unit = "analysis-" + id + ".scope";
+      record.pid = 4711;
+      record.comm = "python3";
+      record.cmdline = "python3 survey.py";
+      record.uid = 1000;
+      record.memory_limit = kGiB;
+      record.wall_clock_limit = Span(30 * kMinute);
+      record.duration = Span(0);
+    }
+    if (kind == EventKind::kEnded || kind == EventKind::kEnding) record.reason = Reason::kMemory;
+    events_.push_back(std::move(event));
+    return events_.back().record;
+  }
+
+  Batch batch(std::int64_t after = 0) const { return {name_, kLedger, after, events_}; }
+  std::vector<OutboxEvent>& events() { return events_; }
+
+ private:
+  std::string name_;
+  std::int64_t seq_ = 0;
+  inline static int next_event_ = 1;
+  std::vector<OutboxEvent> events_;
+};
+
+class AShipment : public AMigratedDatabase {
+ protected:
+  void SetUp() override {
+    AMigratedDatabase::SetUp();
+    if (HasFatalFailure()) return;
+    target_.lock_timeout = std::chrono::milliseconds{200};
+    connection_.emplace(open());
+  }
+
+  Shipped ship(const Host& host, std::int64_t after = 0) {
+    auto shipped = insert_events(*connection_, host.batch(after));
+    EXPECT_TRUE(shipped) << shipped.error().message;
+    return shipped ? *shipped : Shipped{};
+  }
+  std::string process(const std::string& columns) { return value("SELECT " + columns + " FROM watchdog_processes"); }
+
+  std::optional<Connection> connection_;
+  Host host_;
+};
+
+TEST_F(AShipment, BringsEveryFieldOfAnEvent) {
+  EventRecord& end = host_.add(EventKind::kEnded);
+  end.memory = Bytes(7);
+  end.memory_peak = Bytes(8);
+  end.memory_limit = Bytes(9);
+  end.duration = Span(10);
+  end.wall_clock_limit = Span(11);
+  end.cpu = Span(12);
+  end.signal = 15;
+  end.escalated = true;
+  end.exit_code = 3;
+  end.exit_signal = 9;
+  end.leftover_memory = Bytes(13);
+  end.processes = {{100, 1, "worker", Bytes(5)}};
+  end.details = {{"cause", std::string("full")}, {"tasks", std::uint64_t{2}}, {"sure", true}};
+
+  const Shipped shipped = ship(host_);
+
+  EXPECT_EQ(shipped.inserted, 1U);
+  EXPECT_EQ(shipped.cursor, 1);
+  EXPECT_EQ(value("SET TIME ZONE 'UTC'; SELECT event_id, occurred_at, host, boot_id, run_id, analysis_id, "
+                  "registered_as, kind, reason, unit, pid, comm, cmdline, uid FROM watchdog_events"),
+            end.event_id + "|2027-01-15 08:00:01+00|node-1|" + kBoot + "|" + run_id(1) +
+                "|-|survey|ended|memory|analysis-survey.scope|4711|python3|python3 survey.py|1000");
+  EXPECT_EQ(value("SELECT memory_bytes, memory_peak_bytes, memory_limit_bytes, duration_usec, wall_clock_limit_usec, "
+                  "cpu_usec, signal, escalated, exit_code, exit_signal, leftover_memory_bytes, ledger_seq "
+                  "FROM watchdog_events"),
+            "7|8|9|10|11|12|15|t|3|9|13|1");
+  EXPECT_EQ(value("SELECT processes FROM watchdog_events"), R"([{"pid": 100, "rss": 5, "comm": "worker", "ppid": 1}])");
+  EXPECT_EQ(value("SELECT details FROM watchdog_events"), R"({"sure": true, "cause": "full", "tasks": 2})");
+}
+
+TEST_F(AShipment, WritesNoLimitAsNull) {
+  EventRecord& event = host_.add(EventKind::kRegistered);
+  event.memory_limit = Bytes::infinite();
+  event.wall_clock_limit = kForever;
+  event.details = {{"tasks_max", UINT64_MAX}};
+
+  ship(host_);
+
+  EXPECT_EQ(value("SELECT memory_limit_bytes, wall_clock_limit_usec, details FROM watchdog_events"),
+            R"(-|-|{"tasks_max": null})");
+  EXPECT_EQ(process("memory_limit_bytes, wall_clock_limit_usec, tasks_max, deadline_at"), "-|-|-|-");
+}
+
+TEST_F(AShipment, BringsAnEventOfTheDaemonItself) {
+  host_.add(EventKind::kDaemonStarted);
+
+  EXPECT_EQ(ship(host_).inserted, 1U);
+  EXPECT_EQ(value("SELECT kind, registered_as, run_id FROM watchdog_events"), "daemon-started||-");
+}
+
+TEST_F(AShipment, ThatIsRepeatedChangesNothing) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kEnding);
+  host_.add(EventKind::kEnded);
+  ship(host_);
+
+  const Shipped again = ship(host_);
+
+  EXPECT_EQ(again.inserted, 0U);
+  EXPECT_EQ(again.repeated, 3U);
+  EXPECT_EQ(again.cursor, 3);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events"), "3");
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "0");
+}
+
+TEST_F(AShipment, ThatIsRepeatedUnderAnotherLedgerIdChangesNothingEither) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kEnded);
+  ship(host_);
+  Batch batch = host_.batch();
+  batch.ledger_id = "ledger-b";
+
+  const auto again = insert_events(*connection_, batch);
+
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->repeated, 2U);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events"), "2");
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "0");
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_shipping"), "2");
+}
+
+TEST_F(AShipment, AddsOnlyWhatIsNewToWhatWasThere) {
+  host_.add(EventKind::kRegistered);
+  ship(host_);
+  host_.add(EventKind::kEnding);
+  host_.add(EventKind::kEnded);
+
+  const Shipped more = ship(host_, 1);
+
+  EXPECT_EQ(more.inserted, 2U);
+  EXPECT_EQ(more.repeated, 1U);
+  EXPECT_EQ(read_cursor(*connection_, kHost, kLedger).value(), 3);
+}
+
+TEST_F(AShipment, IsSentBackToWhereADatabaseThatWasRestoredLeftOff) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kEnding);
+  ship(host_);
+  sql("UPDATE watchdog_shipping SET last_seq = 1");
+  host_.add(EventKind::kEnded);
+
+  const Shipped shipped = ship(host_, 2);
+
+  EXPECT_EQ(shipped.outcome, Shipped::Outcome::kRewound);
+  EXPECT_EQ(shipped.cursor, 1);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events"), "2");
+}
+
+TEST_F(AShipment, OfManyAtOnceBringsEachEventOnce) {
+  for (int run = 1; run <= 40; ++run) {
+    host_.add(EventKind::kRegistered, run);
+    host_.add(EventKind::kEnded, run);
+  }
+  std::vector<std::thread> shippers;
+  for (int i = 0; i < 4; ++i) {
+    shippers.emplace_back([this] {
+      Connection connection = open();
+      for (std::size_t end = 10; end <= host_.events().size(); end += 10) {
+        Batch batch = host_.batch();
+        batch.events = batch.events.first(end);
+        EXPECT_TRUE(insert_events(connection, batch));
+      }
+    });
+  }
+  for (std::thread& shipper : shippers) shipper.join();
+
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events"), "80");
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "0");
+  EXPECT_EQ(value("SELECT last_seq FROM watchdog_shipping"), "80");
+}
+
+// --- the analysis that an event belongs to ------------------------------------------------------------------------
+
+TEST_F(AShipment, OfAKnownAnalysisIsLinkedToIt) {
+  sql("INSERT INTO analyses VALUES ('survey')");
+  host_.add(EventKind::kRegistered);
+
+  ship(host_);
+
+  EXPECT_EQ(value("SELECT analysis_id, registered_as FROM watchdog_events"), "survey|survey");
+  EXPECT_EQ(process("analysis_id"), "survey");
+}
+
+TEST_F(AShipment, OfAnUnknownAnalysisArrivesWithoutIt) {
+  host_.add(EventKind::kRegistered);
+
+  EXPECT_EQ(ship(host_).inserted, 1U);
+  EXPECT_EQ(value("SELECT analysis_id, registered_as FROM watchdog_events"), "-|survey");
+  EXPECT_EQ(process("analysis_id"), "-");
+  EXPECT_EQ(value("SELECT count(*) FROM analyses"), "0");
+}
+
+TEST_F(AShipment, OutlivesTheAnalysis) {
+  sql("INSERT INTO analyses VALUES ('survey')");
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kEnding);
+  ship(host_);
+
+  sql("DELETE FROM analyses");
+
+  EXPECT_THAT(sql("SELECT analysis_id, registered_as FROM watchdog_events"), ElementsAre("-|survey", "-|survey"));
+  EXPECT_EQ(process("analysis_id, registered_as"), "-|survey");
+}
+
+TEST_F(AShipment, OfAnAnalysisThatIsDeletedMeanwhileArrives) {
+  target_.lock_timeout = std::chrono::seconds{20};
+  connection_.emplace(open());
+  sql("INSERT INTO analyses VALUES ('survey')");
+  host_.add(EventKind::kRegistered);
+  pqxx::connection application(target_.uri);
+  pqxx::work deletion(application);
+  deletion.exec("DELETE FROM analyses");
+
+  Shipped shipped;
+  std::thread shipper([&] { shipped = ship(host_); });
+  while (value("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0") std::this_thread::yield();
+  deletion.commit();
+  shipper.join();
+
+  EXPECT_EQ(shipped.inserted, 1U);
+  EXPECT_EQ(shipped.unlinked, 0U);
+  EXPECT_EQ(value("SELECT analysis_id, registered_as FROM watchdog_events"), "-|survey");
+}
+
+TEST_F(AShipment, OfALockedAnalysisDoesNotWaitForItAndIsLinkedLater) {
+  sql("INSERT INTO analyses VALUES ('survey'), ('free')");
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kRegistered, 2, "free");
+  host_.add(EventKind::kRegistered, 3, "unknown");
+  pqxx::connection application(target_.uri);
+  pqxx::work queue(application);
+  queue.exec("SELECT * FROM analyses WHERE id = 'survey' FOR UPDATE");
+
+  const Shipped shipped = ship(host_);
+
+  EXPECT_EQ(shipped.inserted, 3U);
+  EXPECT_EQ(shipped.unlinked, 2U);
+  const Linked some = link_events(*connection_, kHost).value();
+  EXPECT_EQ(some.linked, 1U);
+  EXPECT_EQ(some.waiting, 1U);
+  const auto begin = std::chrono::steady_clock::now();
+  host_.add(EventKind::kEnding);
+  EXPECT_EQ(ship(host_, 3).unlinked, 1U);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, target_.lock_timeout);  // It has not tried that lock again.
+  queue.commit();
+  EXPECT_EQ(link_events(*connection_, kHost).value().linked, 2U);
+  EXPECT_THAT(sql("SELECT registered_as, analysis_id FROM watchdog_events ORDER BY ledger_seq"),
+              ElementsAre("survey|survey", "free|free", "unknown|-", "survey|survey"));
+  EXPECT_THAT(sql("SELECT registered_as, analysis_id FROM watchdog_processes ORDER BY run_id"),
+              ElementsAre("survey|survey", "free|free", "unknown|-"));
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_unlinked"), "0");
+}
+
+TEST_F(ADatabase, WithAHostOwnedAnalysesTableOfVarcharsTakesEvents) {
+  sql("CREATE TABLE analyses (title varchar(80) NOT NULL, id varchar(36) PRIMARY KEY, priority int NOT NULL)");
+  sql("INSERT INTO analyses VALUES ('Survey', 'survey', 3)");
+  Connection connection = open();
+  ASSERT_TRUE(migrate(connection, kMigrations));
+  Host host;
+  host.add(EventKind::kRegistered);
+  host.add(EventKind::kRegistered, 2, std::string(255, 'x'));
+
+  const auto shipped = insert_events(connection, host.batch());
+
+  ASSERT_TRUE(shipped) << shipped.error().message;
+  EXPECT_EQ(shipped->inserted, 2U);
+  EXPECT_THAT(sql("SELECT analysis_id FROM watchdog_events ORDER BY ledger_seq"), ElementsAre("survey", "-"));
+  EXPECT_EQ(value("SELECT count(*) FROM analyses"), "1");
+}
+
+TEST_F(AShipment, NeedsNoMoreThanTheWritersGrants) {
+  const std::string writer = "writer_" + database_;
+  sql("CREATE ROLE " + writer + " LOGIN; GRANT USAGE ON SCHEMA public TO " + writer +
+      "; GRANT SELECT, INSERT, UPDATE (analysis_id) ON watchdog_events TO " + writer +
+      "; GRANT SELECT, INSERT, UPDATE, DELETE ON watchdog_processes TO " + writer +
+      "; GRANT SELECT, INSERT, UPDATE ON watchdog_shipping, watchdog_refused TO " + writer +
+      "; GRANT SELECT, INSERT, DELETE ON watchdog_unlinked TO " + writer + "; GRANT SELECT ON watchdog_migrations TO " +
+      writer + "; GRANT SELECT (id) ON analyses TO " + writer);
+  sql("INSERT INTO analyses VALUES ('survey')");
+  const std::string superuser = target_.uri;
+  target_.uri = "host=" + server_.directory().string() + " user=" + writer + " dbname=" + database_;
+  connection_.emplace(open());
+  pqxx::connection application(superuser);
+  pqxx::work queue(application);
+  queue.exec("SELECT * FROM analyses FOR UPDATE");
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kExtended);
+  host_.add(EventKind::kEnded).boot_id = "nonsense";
+
+  const Shipped shipped = ship(host_);
+  queue.commit();
+
+  EXPECT_EQ(shipped.inserted, 2U);
+  EXPECT_EQ(shipped.refused, 1U);
+  EXPECT_EQ(link_events(*connection_, kHost).value().linked, 2U);
+}
+
+// --- what the database refuses --------------------------------------------------------------------------------------
+
+TEST_F(AShipment, SetsABadEventAsideAndGoesOn) {
+  for (int run = 1; run <= 20; ++run) host_.add(EventKind::kRegistered, run);
+  host_.events()[6].record.run_id = "no uuid\x1b";
+  host_.events()[12].record.event_id = "";
+
+  const Shipped shipped = ship(host_);
+
+  EXPECT_EQ(shipped.inserted, 18U);
+  EXPECT_EQ(shipped.refused, 2U);
+  EXPECT_EQ(shipped.cursor, 20);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events"), "18");
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "18");
+  EXPECT_THAT(sql("SELECT host, ledger_id, ledger_seq, sqlstate FROM watchdog_refused ORDER BY ledger_seq"),
+              ElementsAre("node-1|ledger-a|7|22P02", "node-1|ledger-a|13|22P02"));
+  EXPECT_THAT(value("SELECT error FROM watchdog_refused WHERE ledger_seq = 7"), HasSubstr("uuid"));
+  EXPECT_EQ(value("SELECT payload::json->>'registered_as' FROM watchdog_refused WHERE ledger_seq = 7"), "survey");
+}
+
+TEST_F(AShipment, DoesNotLetARunEndTwice) {
+  host_.add(EventKind::kEnded);
+  host_.add(EventKind::kEnded);
+
+  const Shipped shipped = ship(host_);
+
+  EXPECT_EQ(shipped.inserted, 1U);
+  EXPECT_EQ(shipped.refused, 1U);
+  EXPECT_EQ(value("SELECT sqlstate FROM watchdog_refused"), "23505");
+}
+
+TEST_F(AShipment, TakesARunWhoseEndIsRefusedForOver) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kEnded).boot_id = "nonsense";
+
+  EXPECT_EQ(ship(host_).refused, 1U);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "0");
+}
+
+TEST_F(AShipment, SetsNothingAsideWhereTheServerIsToBlame) {
+  host_.add(EventKind::kRegistered);
+  sql("ALTER DATABASE " + database_ + " SET default_transaction_read_only = on");
+  target_.access = Access::kAny;
+  connection_.emplace(open());
+
+  const auto shipped = insert_events(*connection_, host_.batch());
+
+  ASSERT_FALSE(shipped);
+  EXPECT_EQ(fault_of(shipped.error()), Fault::kReadOnly) << shipped.error().message;
+}
+
+TEST_F(AShipment, IsRefusedByASchemaThatIsNewer) {
+  sql("INSERT INTO watchdog_migrations (version, name) VALUES (2, '0002_more.sql')");
+  host_.add(EventKind::kRegistered);
+
+  const auto shipped = insert_events(*connection_, host_.batch());
+
+  ASSERT_FALSE(shipped);
+  EXPECT_EQ(fault_of(shipped.error()), Fault::kNewerSchema);
+  EXPECT_EQ(fault_of(read_cursor(*connection_, kHost, kLedger).error()), Fault::kNewerSchema);
+}
+
+TEST_F(ADatabase, WithoutASchemaSaysHowToMakeIt) {
+  Connection connection = open();
+  Host host;
+  host.add(EventKind::kRegistered);
+
+  for (const Error& error :
+       {insert_events(connection, host.batch()).error(), read_cursor(connection, kHost, kLedger).error()}) {
+    EXPECT_EQ(fault_of(error), Fault::kNoSchema);
+    EXPECT_THAT(error.message, HasSubstr("analysisctl migrate"));
+  }
+}
+
+// --- hostile texts
+// ----------------------------------------------------------------------------------------------------
+
+TEST_F(AShipment, KeepsHostileTextsAsTheyAreAsFarAsTextGoes) {
+  EventRecord& event = host_.add(EventKind::kRegistered, 1, "'; DROP TABLE analyses; --\\");
+  event.comm = "a\nb\tc\x1b[31m\"\\";
+  event.cmdline = std::string("nul\0here \xff\xc3 \xed\xa0\x80 \xef\xbf\xbe \xf0\x9f\x98\x80", 30);
+  event.unit = "\\u0000 {\"}";
+  event.processes = {{1, 2, std::string("x\0\xfe", 3), Bytes(1)}};
+  event.details = {{std::string("la\0bel_\xff", 8), std::string("\x01\x7f")}};
+
+  EXPECT_EQ(ship(host_).inserted, 1U);
+  EXPECT_EQ(value("SELECT registered_as FROM watchdog_events"), "'; DROP TABLE analyses; --\\");
+  EXPECT_EQ(value("SELECT comm FROM watchdog_events"), "a\nb\tc\x1b[31m\"\\");
+  const std::string kept = value("SELECT cmdline FROM watchdog_events");
+  EXPECT_THAT(kept, HasSubstr("nulhere \xef\xbf\xbd"));
+  EXPECT_THAT(kept, HasSubstr("\xf0\x9f\x98\x80"));
+  EXPECT_EQ(value("SELECT unit FROM watchdog_events"), "\\u0000 {\"}");
+  EXPECT_EQ(value("SELECT processes->0->>'comm' FROM watchdog_events"), "x\xef\xbf\xbd");
+  EXPECT_EQ(value("SELECT details->>E'label_\\uFFFD' FROM watchdog_events"), "\x01\x7f");
+}
+
+TEST_F(AShipment, KeepsCommandLinesOfAMegabyte) {
+  for (int run = 1; run <= 40; ++run) {
+    host_.add(EventKind::kRegistered, run).cmdline = std::string(1U << 20U, static_cast<char>('a' + run % 26));
+  }
+
+  EXPECT_EQ(ship(host_).inserted, 40U);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events WHERE length(cmdline) = 1048576"), "40");
+}
+
+// --- the projection
+// -----------------------------------------------------------------------------------------------------
+
+TEST_F(AShipment, OfARegistrationMakesARow) {
+  EventRecord& event = host_.add(EventKind::kRegistered);
+  event.details = {{"description", std::string("the survey")},
+                   {"label_team", std::string("sky")},
+                   {"grace_usec", std::uint64_t{5'000'000}},
+                   {"memory_headroom_bytes", std::uint64_t{64}}};
+
+  ship(host_);
+
+  EXPECT_EQ(process("run_id, registered_as, host, unit, leader_pid, uid, memory_limit_bytes, memory_headroom_bytes, "
+                    "wall_clock_limit_usec, grace_usec, state, boot_id, comm, cmdline, description, labels"),
+            run_id(1) + "|survey|node-1|analysis-survey.scope|4711|1000|1073741824|64|1800000000|5000000|running|" +
+                kBoot + "|python3|python3 survey.py|the survey|{\"team\": \"sky\"}");
+  EXPECT_EQ(process("registered_at = '2027-01-15 08:00:01+00', deadline_at = '2027-01-15 08:30:01+00'"), "t|t");
+}
+
+TEST_F(AShipment, OfChangesChangesTheRow) {
+  host_.add(EventKind::kRegistered).details = {{"label_team", std::string("sky")},
+                                               {"grace_usec", std::uint64_t{5'000'000}}};
+  ship(host_);
+  EventRecord& changed = host_.add(EventKind::kLimitsChanged);
+  changed.memory_limit = Bytes::infinite();
+  changed.duration = Span(1'000'000);
+  changed.unit = "analysis-survey-2.scope";
+  changed.details = {{"memory_limit_bytes", UINT64_MAX}, {"tasks_max", std::uint64_t{9}}};
+  EventRecord& extended = host_.add(EventKind::kExtended);
+  extended.memory_limit = Bytes::infinite();
+  extended.unit = "analysis-survey-2.scope";
+  extended.wall_clock_limit = Span(40 * kMinute);
+  extended.duration = Span(2'000'000);
+  extended.details = {{"extended_by_usec", std::uint64_t{10 * kMinute}}};
+
+  ship(host_, 1);
+
+  EXPECT_EQ(process("unit, memory_limit_bytes, tasks_max, wall_clock_limit_usec, grace_usec, labels, state"),
+            "analysis-survey-2.scope|-|9|2400000000|5000000|{\"team\": \"sky\"}|running");
+  EXPECT_EQ(process("deadline_at = registered_at + interval '40 min'"), "t");
+}
+
+TEST_F(AShipment, OfAnEndingChangesTheStateAndOfTheEndRemovesTheRow) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kEnding);
+  ship(host_);
+  EXPECT_EQ(process("state"), "ending");
+  host_.add(EventKind::kEscalated);
+  host_.add(EventKind::kUnkillable);
+  ship(host_, 2);
+  EXPECT_EQ(process("state"), "unkillable");
+  EXPECT_EQ(value("SELECT host, monitored_count, grace_count, kills_last_24h FROM watchdog_status"), "node-1|1|1|0");
+
+  host_.add(EventKind::kEnded).occurred_at =
+      WallTime(Span(std::stoll(value("SELECT (extract(epoch FROM now()) * 1e6)::bigint"))));
+  ship(host_, 4);
+
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "0");
+  EXPECT_EQ(value("SELECT host, monitored_count, grace_count, kills_last_24h FROM watchdog_status"), "node-1|0|0|1");
+}
+
+TEST_F(AShipment, OfAWholeLifeAtOnceLeavesNoRow) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kLimitsChanged);
+  host_.add(EventKind::kUnregistered);
+
+  ship(host_);
+
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "0");
+}
+
+TEST_F(AShipment, ThatComesAfterTheEndOfItsRunLeavesNoRow) {
+  host_.add(EventKind::kEnded);
+  ship(host_);
+  host_.add(EventKind::kRegistered);
+
+  ship(host_, 1);
+
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_processes"), "0");
+}
+
+TEST_F(AShipment, OfAnOrphanLeavesTheLeaderAsItIs) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kOrphanFound).pid = 1;
+
+  ship(host_);
+
+  EXPECT_EQ(process("leader_pid"), "4711");
+}
+
+TEST_F(AShipment, OfAnAdoptionMakesOrRenewsARow) {
+  host_.add(EventKind::kRegistered).details = {{"label_team", std::string("sky")}};
+  host_.add(EventKind::kEnding);
+  host_.add(EventKind::kAdopted).unit = "analysis-survey-2.scope";
+  host_.add(EventKind::kAdopted, 2, "other");
+
+  ship(host_);
+
+  EXPECT_THAT(sql("SELECT registered_as, unit, state, labels FROM watchdog_processes ORDER BY run_id"),
+              ElementsAre("survey|analysis-survey-2.scope|running|{\"team\": \"sky\"}",
+                          "other|analysis-other.scope|running|{}"));
+}
+
+TEST_F(AShipment, OfARebootRemovesWhatThatHostHadBefore) {
+  host_.add(EventKind::kRegistered);
+  Host other("node-2");
+  other.add(EventKind::kRegistered, 2);
+  ship(host_);
+  ship(other);
+  host_.add(EventKind::kDaemonStarted).boot_id = uuid('b', 2);
+  host_.add(EventKind::kRegistered, 3, "later").boot_id = uuid('b', 2);
+
+  ship(host_, 1);
+
+  EXPECT_THAT(sql("SELECT host, registered_as FROM watchdog_processes ORDER BY host"),
+              ElementsAre("node-1|later", "node-2|survey"));
+}
+
+TEST_F(AShipment, InASchemaOfItsOwnNeedsNoSearchPathOfTheRole) {
+  target_.schemas = {"watchdog"};
+  connection_.emplace(open());
+  ASSERT_TRUE(migrate(*connection_, kMigrations));
+  host_.add(EventKind::kRegistered);
+
+  ship(host_);
+
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog.watchdog_events"), "1");
+  EXPECT_EQ(value("SELECT count(*) FROM public.watchdog_events"), "0");
+}
+
+}  // namespace
+}  // namespace aw::postgres
