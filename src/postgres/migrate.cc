@@ -49,7 +49,11 @@ Result<std::vector<File>> read_files(const std::filesystem::path& directory) {
 }
 
 int version_of(pqxx::transaction_base& transaction) {
-  const auto there = execute(transaction, "SELECT to_regclass('watchdog_migrations') IS NOT NULL");
+  // Not to_regclass() alone: it reads no table, so it does not take note of what was committed while this transaction
+  // waited for its turn, and would answer from the cache.
+  const auto there = execute(transaction,
+                             "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'watchdog_migrations' "
+                             "AND pg_table_is_visible(oid))");
   if (!there[0][0].as<bool>()) return 0;
   return execute(transaction, "SELECT coalesce(max(version), 0) FROM watchdog_migrations")[0][0].as<int>();
 }
