@@ -4,7 +4,6 @@
 #pragma once
 
 #include <grp.h>
-#include <gtest/gtest.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,11 +22,15 @@
 
 namespace aw::testing {
 
-/// Starts with the first test of a program that wants it, and lasts until the program ends. Durability is off.
 class PrivatePostgres {
  public:
+  enum class Durability { kOff, kOn };
+
+  explicit PrivatePostgres(Durability durability) { set_up(durability); }
+
+  /// Starts with the first test of a program that wants it, and lasts until the program ends. Without durability.
   static PrivatePostgres& shared() {
-    static PrivatePostgres postgres;
+    static PrivatePostgres postgres(Durability::kOff);
     return postgres;
   }
 
@@ -39,11 +42,19 @@ class PrivatePostgres {
   }
   const std::filesystem::path& directory() const { return directory_; }
 
+  ~PrivatePostgres() {
+    if (server_ > 0) {
+      ::kill(server_, SIGQUIT);  // At once; nobody will miss the data.
+      ::waitpid(server_, nullptr, 0);
+    }
+    std::error_code ignored;
+    if (!directory_.empty()) std::filesystem::remove_all(directory_, ignored);
+  }
   PrivatePostgres(const PrivatePostgres&) = delete;
   PrivatePostgres& operator=(const PrivatePostgres&) = delete;
 
  private:
-  PrivatePostgres() {
+  void set_up(Durability durability) {
     const std::filesystem::path programs = find_programs();
     if (programs.empty()) {
       problem_ = "no PostgreSQL server is installed (package postgresql)";
@@ -61,19 +72,11 @@ class PrivatePostgres {
       problem_ = "initdb failed: " + log();
       return;
     }
-    server_ = start(programs / "postgres", {"-D", data, "-k", directory_, "-c", "listen_addresses=", "-c", "fsync=off",
-                                            "-c", "max_prepared_transactions=4"});
+    server_ = start(programs / "postgres",
+                    {"-D", data, "-k", directory_, "-c", "listen_addresses=", "-c",
+                     durability == Durability::kOn ? "fsync=on" : "fsync=off", "-c", "max_prepared_transactions=4"});
     wait_until_ready(directory_ / "data" / "postmaster.pid");
   }
-  ~PrivatePostgres() {
-    if (server_ > 0) {
-      ::kill(server_, SIGQUIT);  // At once; nobody will miss the data.
-      ::waitpid(server_, nullptr, 0);
-    }
-    std::error_code ignored;
-    if (!directory_.empty()) std::filesystem::remove_all(directory_, ignored);
-  }
-
   static constexpr uid_t kNobody = 65534;  // PostgreSQL refuses to run as root.
 
   /// /usr/lib/postgresql/VERSION/bin of the newest version, as Debian has it.
