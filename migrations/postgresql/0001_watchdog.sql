@@ -81,6 +81,8 @@ CREATE INDEX watchdog_events_by_kind ON watchdog_events (kind, occurred_at);
 CREATE INDEX watchdog_events_by_reason ON watchdog_events (reason, occurred_at) WHERE reason IS NOT NULL;
 CREATE INDEX watchdog_events_kills ON watchdog_events (occurred_at) INCLUDE (host)
   WHERE kind = 'ended' AND reason <> 'exited';
+CREATE INDEX watchdog_events_kills_by_host ON watchdog_events (host, occurred_at)
+  WHERE kind = 'ended' AND reason <> 'exited';
 -- For ON DELETE SET NULL, which else would read the whole table.
 CREATE INDEX watchdog_events_by_analysis ON watchdog_events (analysis_id) WHERE analysis_id IS NOT NULL;
 

@@ -9,6 +9,7 @@
 namespace aw::postgres {
 namespace {
 
+using namespace std::string_literals;
 using supervise::EventRecord;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -29,6 +30,12 @@ std::string uuid(char kind, int number) {
 }
 std::string run_id(int run) { return uuid('a', run); }
 
+/// Of an event: no two in this program have the same.
+int next_number() {
+  static int number = 0;
+  return ++number;
+}
+
 /// A host that writes events.
 class Host {
  public:
@@ -38,7 +45,7 @@ class Host {
     OutboxEvent event;
     event.seq = ++seq_;
     EventRecord& record = event.record;
-    record.event_id = uuid('e', next_event_++);
+    record.event_id = uuid('e', next_number());
     record.occurred_at = WallTime(Span(1'800'000'000'000'000 + seq_ * 1'000'000));
     record.host = name_;
     record.boot_id = kBoot;
@@ -66,7 +73,6 @@ class Host {
  private:
   std::string name_;
   std::int64_t seq_ = 0;
-  inline static int next_event_ = 1;
   std::vector<OutboxEvent> events_;
 };
 
@@ -223,7 +229,7 @@ TEST_F(AShipment, OfManyAtOnceBringsEachEventOnce) {
   EXPECT_EQ(value("SELECT last_seq FROM watchdog_shipping"), "80");
 }
 
-// --- the analysis that an event belongs to ------------------------------------------------------------------------
+// --- the analysis that an event belongs to  ---
 
 TEST_F(AShipment, OfAKnownAnalysisIsLinkedToIt) {
   sql("INSERT INTO analyses VALUES ('survey')");
@@ -349,7 +355,7 @@ TEST_F(AShipment, NeedsNoMoreThanTheWritersGrants) {
   EXPECT_EQ(link_events(*connection_, kHost).value().linked, 2U);
 }
 
-// --- what the database refuses --------------------------------------------------------------------------------------
+// --- what the database refuses  ---
 
 TEST_F(AShipment, SetsABadEventAsideAndGoesOn) {
   for (int run = 1; run <= 20; ++run) host_.add(EventKind::kRegistered, run);
@@ -423,16 +429,15 @@ TEST_F(ADatabase, WithoutASchemaSaysHowToMakeIt) {
   }
 }
 
-// --- hostile texts
-// ----------------------------------------------------------------------------------------------------
+// --- hostile texts  ---
 
 TEST_F(AShipment, KeepsHostileTextsAsTheyAreAsFarAsTextGoes) {
   EventRecord& event = host_.add(EventKind::kRegistered, 1, "'; DROP TABLE analyses; --\\");
   event.comm = "a\nb\tc\x1b[31m\"\\";
-  event.cmdline = std::string("nul\0here \xff\xc3 \xed\xa0\x80 \xef\xbf\xbe \xf0\x9f\x98\x80", 30);
+  event.cmdline = "nul\0here \xff\xc3 \xed\xa0\x80 \xef\xbf\xbe \xf0\x9f\x98\x80"s;
   event.unit = "\\u0000 {\"}";
-  event.processes = {{1, 2, std::string("x\0\xfe", 3), Bytes(1)}};
-  event.details = {{std::string("la\0bel_\xff", 8), std::string("\x01\x7f")}};
+  event.processes = {{1, 2, "x\0\xfe"s, Bytes(1)}};
+  event.details = {{"la\0bel_\xff"s, "\x01\x7f"s}};
 
   EXPECT_EQ(ship(host_).inserted, 1U);
   EXPECT_EQ(value("SELECT registered_as FROM watchdog_events"), "'; DROP TABLE analyses; --\\");
@@ -454,8 +459,7 @@ TEST_F(AShipment, KeepsCommandLinesOfAMegabyte) {
   EXPECT_EQ(value("SELECT count(*) FROM watchdog_events WHERE length(cmdline) = 1048576"), "40");
 }
 
-// --- the projection
-// -----------------------------------------------------------------------------------------------------
+// --- the projection ---
 
 TEST_F(AShipment, OfARegistrationMakesARow) {
   EventRecord& event = host_.add(EventKind::kRegistered);
