@@ -229,7 +229,7 @@ TEST_F(AShipment, OfManyAtOnceBringsEachEventOnce) {
   EXPECT_EQ(value("SELECT last_seq FROM watchdog_shipping"), "80");
 }
 
-// --- the analysis that an event belongs to  ---
+// --- the analysis that an event belongs to ---
 
 TEST_F(AShipment, OfAKnownAnalysisIsLinkedToIt) {
   sql("INSERT INTO analyses VALUES ('survey')");
@@ -355,7 +355,7 @@ TEST_F(AShipment, NeedsNoMoreThanTheWritersGrants) {
   EXPECT_EQ(link_events(*connection_, kHost).value().linked, 2U);
 }
 
-// --- what the database refuses  ---
+// --- what the database refuses ---
 
 TEST_F(AShipment, SetsABadEventAsideAndGoesOn) {
   for (int run = 1; run <= 20; ++run) host_.add(EventKind::kRegistered, run);
@@ -429,7 +429,7 @@ TEST_F(ADatabase, WithoutASchemaSaysHowToMakeIt) {
   }
 }
 
-// --- hostile texts  ---
+// --- hostile texts ---
 
 TEST_F(AShipment, KeepsHostileTextsAsTheyAreAsFarAsTextGoes) {
   EventRecord& event = host_.add(EventKind::kRegistered, 1, "'; DROP TABLE analyses; --\\");
