@@ -137,6 +137,50 @@ Result<fs::path> parse_path(std::string_view text) {
   return path;
 }
 
+Result<std::string> parse_uri(std::string_view text) {
+  const bool uri = text.starts_with("postgresql://") || text.starts_with("postgres://");
+  if (!text.empty() && !uri && text.find('=') == std::string_view::npos) {
+    return refuse(text, "is no address of PostgreSQL; write e.g. postgresql://watchdog@db.example.org/analyses");
+  }
+  // Everybody may read the configuration. In an URI, a password is what stands between ":" and "@".
+  const std::string_view authority =
+      uri ? text.substr(text.find("//") + 2, text.find_first_of("/?", text.find("//") + 2) - text.find("//") - 2) : "";
+  const auto at = authority.rfind('@');
+  if (text.find("password=") != std::string_view::npos ||
+      (at != std::string_view::npos && authority.substr(0, at).find(':') != std::string_view::npos)) {
+    return invalid(
+        "a password does not belong here, where everybody can read it; put it into PassFile= or a systemd credential "
+        "(analysis-watchdog-shipper(8))");
+  }
+  return std::string(text);
+}
+
+std::string format_uri(std::string uri) { return uri; }  // NOLINT(performance-unnecessary-value-param): Kind
+
+Result<std::vector<std::string>> parse_schemas(std::string_view text) {
+  std::vector<std::string> schemas;
+  for (std::size_t at = 0; !text.empty() && at <= text.size();) {
+    const std::size_t end = std::min(text.find_first_of(", ", at), text.size());
+    if (end > at) schemas.emplace_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  for (const std::string& schema : schemas) {
+    if (schema.find('"') != std::string::npos) return refuse(text, "quotes no names; write e.g. watchdog, public");
+  }
+  return schemas;
+}
+
+std::string format_schemas(std::vector<std::string> schemas) {  // NOLINT(performance-unnecessary-value-param): Kind
+  std::string text;
+  for (const std::string& schema : schemas) text += (text.empty() ? "" : ", ") + schema;
+  return text;
+}
+
+Result<fs::path> parse_optional_path(std::string_view text) {
+  if (text.empty()) return fs::path();
+  return parse_path(text);
+}
+
 std::string format_path(fs::path path) { return path.string(); }  // NOLINT(performance-unnecessary-value-param): Kind
 
 Result<supervise::OrphanPolicy> parse_orphans(std::string_view text) {
@@ -159,6 +203,9 @@ constexpr Kind<std::optional<Bytes>> kHeadroom{parse_headroom, format_headroom};
 constexpr Kind<Span> kTimeLimit{parse_time_limit, format_span};
 constexpr Kind<Span> kKeepingTime{parse_time_limit, format_days};
 constexpr Kind<fs::path> kPath{parse_path, format_path};
+constexpr Kind<fs::path> kOptionalPath{parse_optional_path, format_path};
+constexpr Kind<std::string> kUri{parse_uri, format_uri};
+constexpr Kind<std::vector<std::string>> kSchemas{parse_schemas, format_schemas};
 constexpr Kind<Span> kInterval{parse_interval, format_span};
 constexpr Kind<Span> kCpuQuota{parse_cpu_quota, format_cpu_quota};
 constexpr Kind<std::uint64_t> kCount{parse_count, format_count};
@@ -242,6 +289,13 @@ const std::vector<Key>& keys() {
           "The file that holds the record of this host."),
       key("Ledger", "Retention", kKeepingTime, &Settings::ledger, &LedgerSettings::retention,
           "How long the events of ended runs are kept; infinity: for ever."),
+
+      key("PostgreSQL", "PostgresUri", kUri, &Settings::postgres, &PostgresSettings::uri,
+          "The shared store that events are brought to, as psql takes it, without a password; empty: none."),
+      key("PostgreSQL", "SearchPath", kSchemas, &Settings::postgres, &PostgresSettings::schemas,
+          "The schemas that our tables and the host application's are looked for in; empty: the role's own."),
+      key("PostgreSQL", "PassFile", kOptionalPath, &Settings::postgres, &PostgresSettings::passfile,
+          "libpq's file of passwords; empty: its default."),
   };
   return kTable;
 }

@@ -21,6 +21,13 @@ struct LedgerSettings {
   Span retention = std::chrono::days{90};  ///< of events of runs that have ended; kForever: nothing is deleted
 };
 
+/// The shared store of many hosts.
+struct PostgresSettings {
+  std::string uri;                   ///< what psql takes, without a password; empty: there is none
+  std::vector<std::string> schemas;  ///< search_path; empty: the role's own
+  std::filesystem::path passfile;    ///< libpq's; empty: its default, or the credential that the service was given
+};
+
 /// All settings of the daemon. Each default stands once, here or in supervise::Limits.
 struct Settings {
   supervise::Limits defaults;       ///< [Defaults]
@@ -28,6 +35,7 @@ struct Settings {
   supervise::OrphanRounds orphans;  ///< [Orphans]
   supervise::StallRule stall;       ///< [Memory]
   LedgerSettings ledger;            ///< [Ledger]
+  PostgresSettings postgres;        ///< [PostgreSQL]
 };
 
 /// One mistake in a configuration text.

@@ -51,13 +51,14 @@ std::vector<std::string> complaints(std::string text) { return problems(parse(st
 
 /// Every field; a new one breaks the bindings until it is compared too.
 auto fields(const Settings& settings) {
-  const auto& [defaults, caps, orphans, stall, ledger] = settings;
+  const auto& [defaults, caps, orphans, stall, ledger, postgres] = settings;
   const auto& [memory, wall_clock, grace, tasks, per_user, analyses] = caps;
   const auto& [interval, confirmation] = orphans;
   const auto& [pressure, time] = stall;
   const auto& [path, retention] = ledger;
+  const auto& [uri, schemas, passfile] = postgres;
   return std::make_tuple(defaults, memory, wall_clock, grace, tasks, per_user, analyses, interval, confirmation,
-                         pressure, time, path, retention);
+                         pressure, time, path, retention, uri, schemas, passfile);
 }
 
 bool is_default(const Settings& settings) { return fields(settings) == fields(Settings{}); }
@@ -101,6 +102,10 @@ StallTime=infinity
 [Ledger]
 Path=/srv/watchdog/ledger.db
 Retention=30d
+[PostgreSQL]
+PostgresUri=postgresql://watchdog@db1,db2:5433/analyses?sslmode=verify-full
+SearchPath=watchdog, public
+PassFile=/etc/analysis-watchdog/pgpass
 )");
 
   EXPECT_EQ(settings.defaults.memory, Bytes(12 * kGiB.count()));
@@ -124,6 +129,9 @@ Retention=30d
   EXPECT_EQ(settings.stall.time, kForever);
   EXPECT_EQ(settings.ledger.path, "/srv/watchdog/ledger.db");
   EXPECT_EQ(settings.ledger.retention, Span(30 * 24h));
+  EXPECT_EQ(settings.postgres.uri, "postgresql://watchdog@db1,db2:5433/analyses?sslmode=verify-full");
+  EXPECT_EQ(settings.postgres.schemas, (std::vector<std::string>{"watchdog", "public"}));
+  EXPECT_EQ(settings.postgres.passfile, "/etc/analysis-watchdog/pgpass");
 }
 
 TEST(ConfigText, IsInSystemdsFormat) {
@@ -297,7 +305,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"Memory", "StallPressure=5%5%", "from 1% to"}, BadValue{"Memory", "StallTime=0", "is no limit"},
         BadValue{"Ledger", "Path=ledger.db", "\"ledger.db\" is not the absolute path of a file; write e.g. /var/lib"},
         BadValue{"Ledger", "Path=/var/lib/", "not the absolute path of a file"},
-        BadValue{"Ledger", "Retention=0", "is no limit"}, BadValue{"Ledger", "Retention=ever", "not a time span"}));
+        BadValue{"Ledger", "Retention=0", "is no limit"}, BadValue{"Ledger", "Retention=ever", "not a time span"},
+        BadValue{"PostgreSQL", "PostgresUri=db.example.org", "is no address of PostgreSQL; write e.g. postgresql://"},
+        BadValue{"PostgreSQL", "PostgresUri=postgresql://a:b@db/x", "a password does not belong here"},
+        BadValue{"PostgreSQL", "PostgresUri=host=db password=b", "a password does not belong here"},
+        BadValue{"PostgreSQL", "PostgresUri=postgresql://db/x?password=b", "a password does not belong here"},
+        BadValue{"PostgreSQL", "SearchPath=\"a b\"", "quotes no names"},
+        BadValue{"PostgreSQL", "PassFile=pgpass", "not the absolute path of a file"}));
 
 TEST(CpuQuota, TakesFractionsOfAPercent) {
   EXPECT_EQ(parsed("[Defaults]\nCPUQuota=33.33%\n").defaults.cpu_quota_per_second, Span(333300us));
@@ -327,7 +341,8 @@ TEST(KnownKeys, ShowTheirDefaultsAsOneWouldWriteThem) {
                                  "Caps.MaxGrace=5min", "Caps.MaxTasks=infinity", "Caps.MaxAnalysesPerUser=500",
                                  "Caps.MaxAnalyses=4000", "Orphans.Interval=5s", "Orphans.Confirmation=500ms",
                                  "Memory.StallPressure=80%", "Memory.StallTime=1min",
-                                 "Ledger.Path=/var/lib/analysis-watchdog/ledger.db", "Ledger.Retention=90d"));
+                                 "Ledger.Path=/var/lib/analysis-watchdog/ledger.db", "Ledger.Retention=90d",
+                                 "PostgreSQL.PostgresUri=", "PostgreSQL.SearchPath=", "PostgreSQL.PassFile="));
 }
 
 // ---- The example that is installed ----
