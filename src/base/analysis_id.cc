@@ -127,6 +127,26 @@ std::optional<std::string> unescape_from_path(std::string_view element) {
 
 std::string slice_unit(const AnalysisId& id) { return "analysis-" + escape_for_unit(id) + ".slice"; }
 
+std::optional<AnalysisId> find_id(std::string_view slice) {
+  constexpr std::string_view kHead = "analysis-";
+  constexpr std::string_view kTail = ".slice";
+  if (!slice.starts_with(kHead) || !slice.ends_with(kTail) || slice.size() < kHead.size() + kTail.size()) return {};
+  const std::string_view escaped = slice.substr(kHead.size(), slice.size() - kHead.size() - kTail.size());
+  std::string text;
+  for (std::size_t i = 0; i < escaped.size(); ++i) {
+    if (!escaped.substr(i).starts_with("\\x")) {
+      text += escaped[i];
+      continue;
+    }
+    const auto byte = find_byte(escaped.substr(i + 2, 2));
+    if (!byte) return std::nullopt;
+    text += *byte;
+    i += 3;
+  }
+  const auto id = AnalysisId::parse(text);
+  return id && slice_unit(*id) == slice ? std::optional(*id) : std::nullopt;
+}
+
 std::string scope_unit(const AnalysisId& id, unsigned generation) {
   AW_ASSERT(generation > 0);
   const std::string suffix = generation == 1 ? "" : "-" + std::to_string(generation);

@@ -41,6 +41,8 @@ std::optional<std::string> unescape_from_path(std::string_view element);
 /// same run (n from 2; 0 is a bug) "analysis-ESC-n.scope": ESC has no '-', so the names of two runs never meet.
 std::string slice_unit(const AnalysisId& id);
 std::string scope_unit(const AnalysisId& id, unsigned generation = 1);
+/// The id whose slice_unit() this is; nothing for any other text, and for the hash of a long id, which tells none.
+std::optional<AnalysisId> find_id(std::string_view slice);
 /// The scope in which processes live on that are released; `uuid` keeps a later one of this id from its name.
 std::string shelter_unit(const AnalysisId& id, const std::string& uuid);
 

@@ -24,7 +24,8 @@ TEST(FindCharacter, FindsNoneInWhatIsNotUtf8) {
 TEST(ACharacter, IsAControlCharacterInC0AndC1) {
   for (const char32_t code : {0x00U, 0x0aU, 0x1fU, 0x7fU, 0x80U, 0x85U, 0x9fU})
     EXPECT_TRUE(is_control(code)) << static_cast<unsigned>(code);
-  for (const char32_t code : {0x20U, 0x7eU, 0xa0U, 0x2028U}) EXPECT_FALSE(is_control(code)) << static_cast<unsigned>(code);
+  for (const char32_t code : {0x20U, 0x7eU, 0xa0U, 0x2028U})
+    EXPECT_FALSE(is_control(code)) << static_cast<unsigned>(code);
 }
 
 TEST(ACharacter, IsNoneWhereUnicodeSaysSo) {

@@ -8,6 +8,7 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,6 +39,10 @@ constexpr char kCgroupFreeze[] = "cgroup.freeze";
 constexpr char kCpuStat[] = "cpu.stat";
 constexpr char kPidsCurrent[] = "pids.current";
 constexpr char kPidsEvents[] = "pids.events";
+
+/// cgroup2 has had extended attributes of users since Linux 5.7, for whoever may write to the directory.
+constexpr char kNote[] = "user.analysis_watchdog.run";
+constexpr std::size_t kMostNoteBytes = 65'536;  // XATTR_SIZE_MAX
 
 /// A run's cgroup files are small; cgroup.procs of a fork bomb is not, and has a reader of its own.
 using Buffer = std::array<char, 16384>;
@@ -173,6 +178,25 @@ class HeldCgroup final : public supervise::RunCgroup {
     });
     return write(kCgroupFreeze, "0");
   }
+  Result<void> write_note(const std::string& note) override {
+    if (::fsetxattr(dir_.get(), kNote, note.data(), note.size(), 0) == 0) return {};
+    return errno_error(kNote).within(path_);
+  }
+  Result<std::string> read_note() const override {
+    std::string note(kMostNoteBytes, '\0');
+    const ssize_t size = ::fgetxattr(dir_.get(), kNote, note.data(), note.size());
+    if (size < 0) return errno_error(kNote).within(path_);
+    note.resize(static_cast<std::size_t>(size));
+    return note;
+  }
+  std::optional<WallTime> find_last_removal() const override {
+    // kernfs renews the times of a directory when a child is removed, but only where it keeps times at all: since an
+    // attribute was set there (fs/kernfs/dir.c, __kernfs_remove).
+    struct stat status {};
+    if (::fstat(dir_.get(), &status) < 0 || ::fgetxattr(dir_.get(), kNote, nullptr, 0) < 0) return std::nullopt;
+    return WallTime(std::chrono::duration_cast<Span>(std::chrono::seconds{status.st_mtim.tv_sec} +
+                                                     std::chrono::nanoseconds{status.st_mtim.tv_nsec}));
+  }
 
  private:
   /// Before Linux 6.11 a refused fork is counted where the process is, since then where the limit is (pids.c).
@@ -306,6 +330,21 @@ Result<std::unique_ptr<supervise::RunCgroup>> CgroupFs::open(RunKey key, const s
 
 Result<void> CgroupFs::move(pid_t pid, const std::string& slice, const std::string& scope) {
   return put_back(pid, "/" + relative(slice) + "/" + scope);
+}
+
+Result<std::vector<std::string>> CgroupFs::list_slices() const {
+  const auto parent = open_dir_at(root_.get(), parent_.substr(1).c_str());
+  std::vector<std::string> slices;
+  // systemd makes the parent slice with the first run.
+  if (!parent && parent.error().code == std::errc::no_such_file_or_directory) return slices;
+  if (!parent) return parent.error();
+  auto listed = for_each_child(parent->get(), [&](const char* name) {
+    const std::string_view slice = name;
+    if (slice.starts_with("analysis-") && slice.ends_with(".slice")) slices.emplace_back(slice);
+  });
+  if (!listed) return std::move(listed).error();
+  std::sort(slices.begin(), slices.end());
+  return slices;
 }
 
 Result<void> CgroupFs::put_back(pid_t pid, const std::string& path) {

@@ -38,6 +38,7 @@ class CgroupFs final : public supervise::Cgroups {
 
   Result<std::unique_ptr<supervise::RunCgroup>> open(supervise::RunKey key, const std::string& slice) override;
   Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) override;
+  Result<std::vector<std::string>> list_slices() const override;
   std::string path_of(const std::string& slice) const override { return "/" + relative(slice); }
   Result<void> put_back(pid_t pid, const std::string& path) override;
 

@@ -108,9 +108,15 @@ Result<void> Daemon::start() {
 
 Result<void> Daemon::open_ledger() {
   auto changed = loop_.watch_fd(ledger_.changed_fd(), EPOLLIN, loop::Priority::kDeferred, "ledger changed",
-                                [this](const Now&) { on_ledger_changed(); });
+                                [this](const Now& now) {
+                                  on_ledger_changed();
+                                  tell_kept(now);
+                                });
   if (!changed) return std::move(changed).error();
   ledger_changed_ = std::move(*changed);
+  auto kept = loop_.add_deferred("events kept", [this](const Now& now) { tell_kept(now); });
+  if (!kept) return std::move(kept).error();
+  kept_ = std::move(*kept);
   // Nothing is watched yet, so there is time to read what the daemons before this one have seen. A ledger that can't be
   // opened is no reason not to watch.
   if (!ledger_.wait_until_opened(kLedgerPatience)) {
@@ -141,6 +147,20 @@ void Daemon::on_ledger_changed() {
     }
   }
   if (service_) service_->on_properties_changed();
+}
+
+void Daemon::when_kept(std::function<void(const Now&)> kept) {
+  unkept_.emplace_back(ledger_.accepted(), std::move(kept));
+  loop::Loop::schedule(kept_);
+}
+
+void Daemon::tell_kept(const Now& now) {
+  const std::uint64_t settled = ledger_.settled();
+  while (!unkept_.empty() && unkept_.front().first <= settled) {
+    const auto kept = std::move(unkept_.front().second);
+    unkept_.pop_front();
+    kept(now);
+  }
 }
 
 std::optional<std::string> Daemon::find_problem() const {
@@ -185,7 +205,24 @@ void Daemon::on_name(Result<void> taken) {
   if (!taken) return fail(taken.error());
   ready_ = true;
   supervisor_->chronicle().daemon(EventKind::kDaemonStarted, kVersion, loop_.now());
+  adopt();
   (void)sd_notify(0, "READY=1\nSTATUS=Watching analyses");
+}
+
+void Daemon::adopt() {
+  supervise::Supervisor::Before before;
+  before.defaults = settings_.defaults;
+  ledger::LedgerReader reader(settings_.ledger.path);
+  if (auto rows = reader.read_runs()) {
+    before.rows = *std::move(rows);
+  } else {
+    spdlog::warn("which runs were live is known from their cgroups alone: {}", rows.error().message);
+  }
+  before.is_recorded = [&reader](const std::string& event_id) {
+    const auto recorded = reader.has_event(event_id);
+    return recorded && *recorded;
+  };
+  supervisor_->adopt(std::move(before), loop_.now());
 }
 
 void Daemon::record(const supervise::EventRecord& event) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -39,8 +40,11 @@ class Daemon final : private supervise::Recorder {
   void begin_run(const supervise::RunRow& row) override { ledger_.begin_run(row); }
   void change_run(const supervise::RunRow& row) override { ledger_.change_run(row); }
   void end_run(const std::string& run_id) override { ledger_.end_run(run_id); }
+  void when_kept(std::function<void(const Now&)> kept) override;
   std::optional<std::string> find_problem() const override;
 
+  void adopt();
+  void tell_kept(const Now& now);
   Result<void> open_ledger();
   void on_ledger_changed();
   void on_manager_ready(Result<std::string> cgroup);
@@ -71,6 +75,9 @@ class Daemon final : private supervise::Recorder {
   std::vector<loop::Source> signals_;
   loop::Source drained_;
   loop::Source ledger_changed_;
+  /// Who waits for what was recorded, and for how many entries of the ledger.
+  std::deque<std::pair<std::uint64_t, std::function<void(const Now&)>>> unkept_;
+  loop::Source kept_;
   unsigned ledger_renewals_ = 0;
   bool ledger_healthy_ = true;
   bool ready_ = false;

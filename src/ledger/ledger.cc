@@ -72,6 +72,16 @@ void Ledger::prune(const PruneOrder& order) {
   wake_.notify_one();
 }
 
+std::uint64_t Ledger::accepted() const {
+  const std::lock_guard lock(mutex_);
+  return settled_ + waiting_now();
+}
+
+std::uint64_t Ledger::settled() const {
+  const std::lock_guard lock(mutex_);
+  return settled_;
+}
+
 std::uint64_t Ledger::waiting() const {
   const std::lock_guard lock(mutex_);
   return waiting_now();
@@ -212,7 +222,7 @@ Result<void> Ledger::commit() {
   in_flight_.clear();
 
   const std::lock_guard lock(mutex_);
-  in_flight_count_ = 0;
+  settled_ += std::exchange(in_flight_count_, 0);
   lost_ += refused.size();
   for (std::string& sentence : refused) say(options_.path.string() + ": " + std::move(sentence));
   const bool was_full = overflowed_ > 0;
@@ -224,7 +234,7 @@ Result<void> Ledger::commit() {
   problem_.clear();
   tried_ = true;
   opened_.notify_all();
-  if (recovered || was_full || !refused.empty() || (wrote && queue_.empty())) notify();
+  if (recovered || was_full || !refused.empty() || wrote) notify();
   return {};
 }
 

@@ -47,6 +47,9 @@ class Ledger {
   /// under way.
   void prune(const PruneOrder& order);
 
+  /// How many entries were queued so far, and how many of those, the oldest ones, are durable or never will be.
+  std::uint64_t accepted() const;
+  std::uint64_t settled() const;
   std::uint64_t waiting() const;  ///< entries that are not durable yet
   std::uint64_t lost() const;     ///< entries that never will be: there were too many, or they were refused
   bool healthy() const;           ///< the file is open, the last attempt to write succeeded, and there is room to wait
@@ -61,7 +64,7 @@ class Ledger {
   /// True once the first attempt to open the file is over, well or badly. For the start, which reads the ledger next.
   bool wait_until_opened(Span at_most);
 
-  /// Readable once health has changed, something is to be noticed, a prune is done, or nothing waits any more;
+  /// Readable once health has changed, something is to be noticed, a prune is done, or entries are settled;
   /// take_changed() makes it not so.
   int changed_fd() const { return changed_.get(); }
   void take_changed();
@@ -90,6 +93,7 @@ class Ledger {
   std::condition_variable opened_;
   std::deque<Entry> queue_;
   std::size_t in_flight_count_ = 0;
+  std::uint64_t settled_ = 0;
   std::uint64_t lost_ = 0;
   std::uint64_t overflowed_ = 0;  ///< lost for want of room since the last notice
   std::string problem_;

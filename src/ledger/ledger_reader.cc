@@ -106,6 +106,18 @@ Result<std::int64_t> LedgerReader::read_newest_seq() {
   return (*database)->read_number("SELECT max(seq) FROM watchdog_events");
 }
 
+Result<bool> LedgerReader::has_event(const std::string& event_id) {
+  auto database = connection();
+  if (!database) return std::move(database).error();
+  auto statement = (*database)->prepare("SELECT 1 FROM watchdog_events WHERE event_id = ?1");
+  if (!statement) return std::move(statement).error();
+  statement->bind(1, storable(event_id));
+  bool found = false;
+  auto read = for_each_row(*statement, [&](const Statement&) { found = true; });
+  if (!read) return std::move(read).error();
+  return found;
+}
+
 Result<std::vector<RunRow>> LedgerReader::read_runs() {
   auto database = connection();
   if (!database) return std::move(database).error();

@@ -40,6 +40,7 @@ class LedgerReader {
   Result<std::vector<StoredEvent>> read_events_after(std::int64_t after, std::size_t limit);
   Result<std::int64_t> read_newest_seq();  ///< 0 while there is no event
   Result<std::vector<supervise::RunRow>> read_runs();
+  Result<bool> has_event(const std::string& event_id);
 
  private:
   Result<Database*> connection();

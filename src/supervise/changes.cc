@@ -215,7 +215,10 @@ void Supervisor::request_extend(const AnalysisId& id, Span by, const Caller& cal
   apply_deadline(*run, false, now,
                  [this, key, by, before, done = std::move(done)](Result<void> result, const Now& when) {
                    if (const auto it = runs_.find(key); it != runs_.end()) {
-                     if (result) chronicle_.extended(*it->second, by, when);
+                     if (result) {
+                       remember(*it->second);
+                       chronicle_.extended(*it->second, by, when);
+                     }
                      if (!result) take_back(*it->second, before);
                    }
                    done(std::move(result), when);
@@ -235,6 +238,7 @@ void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, 
   if (limits.memory < before.memory && has_more_than_allowed(*run)) {
     // systemd would have the kernel kill it at the new ceiling: it gets its SIGTERM below the old one.
     run->memory.still_held_to = before;
+    remember(*run);
     chronicle_.limits_changed(*run, differences(before, limits), now);
     cause(*run, {Reason::kMemory, "unreclaimable memory was above the new limit", false}, now);
     return done({}, now);
@@ -247,6 +251,7 @@ void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, 
     if (it != runs_.end()) {
       it->second->changing = false;
       if (result) {
+        remember(*it->second);
         chronicle_.limits_changed(*it->second, differences(before, it->second->limits), when);
         follow_policies(*it->second, before, when);
       } else {

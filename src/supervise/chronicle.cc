@@ -3,10 +3,19 @@
 
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <array>
 #include <csignal>
+
+#include "base/uuid.h"
 
 namespace aw::supervise {
 namespace {
+
+/// What happens to a run at most once has an id that is the same whoever records it: a daemon that is killed between
+/// the act and the disk, and the one after it, record one event.
+constexpr std::array kOncePerRun{EventKind::kRegistered, EventKind::kUnregistered, EventKind::kEnding,
+                                 EventKind::kEscalated, EventKind::kEnded};
 
 void add(Details& details, std::string name, DetailValue value) {
   details.emplace_back(std::move(name), std::move(value));
@@ -54,8 +63,26 @@ EventRecord Chronicle::begin(EventKind kind, const Now& now) {
   return event;
 }
 
+EventRecord Chronicle::begin(const RunRow& row, EventKind kind, const Now& now) {
+  EventRecord event = begin(kind, now);
+  if (std::find(kOncePerRun.begin(), kOncePerRun.end(), kind) != kOncePerRun.end()) {
+    event.event_id = derived_uuid(row.run_id, to_string(kind));
+  }
+  event.run_id = row.run_id;
+  event.registered_as = row.registered_as;
+  event.unit = row.unit;
+  event.pid = row.leader.pid;
+  event.uid = row.uid;
+  event.memory_limit = row.limits.memory;
+  event.wall_clock_limit = row.limits.wall_clock;
+  return event;
+}
+
 EventRecord Chronicle::begin(const Run& run, EventKind kind, const Now& now) {
   EventRecord event = begin(kind, now);
+  if (std::find(kOncePerRun.begin(), kOncePerRun.end(), kind) != kOncePerRun.end()) {
+    event.event_id = derived_uuid(run.run_id, to_string(kind));
+  }
   event.run_id = run.run_id;
   event.registered_as = run.id.text();
   event.unit = run.scope;
@@ -94,8 +121,7 @@ void Chronicle::add_members(EventRecord& event, const Run& run) {
   }
 }
 
-void Chronicle::registered(const Run& run, const Now& now) {
-  EventRecord event = begin(run, EventKind::kRegistered, now);
+void Chronicle::add_terms(EventRecord& event, const Run& run) {
   if (!run.limits.description.empty()) add(event.details, "description", run.limits.description);
   for (const auto& [key, value] : run.limits.labels) add(event.details, "label_" + key, value);
   if (run.owner) add(event.details, "owner_pid", static_cast<std::uint64_t>(run.owner->key().pid));
@@ -103,21 +129,62 @@ void Chronicle::registered(const Run& run, const Now& now) {
   if (run.memory.precharged > Bytes(0)) {
     add(event.details, "memory_precharged_bytes", run.memory.precharged.count());
   }
+}
+
+void Chronicle::registered(const Run& run, const Now& now) {
+  EventRecord event = begin(run, EventKind::kRegistered, now);
+  add_terms(event, run);
   recorder_.begin_run(row_of(run));
-  recorder_.record(event);
+  put(event);
+}
+
+void Chronicle::adopted(const Run& run, bool stranger, const Now& now) {
+  EventRecord event = begin(run, EventKind::kAdopted, now);
+  add_terms(event, run);
+  if (stranger) add(event.details, "without_record", true);
+  recorder_.begin_run(row_of(run));
+  put(event);
+}
+
+void Chronicle::lost(const RunRow& row, const std::string& why, const Now& now) {
+  EventRecord event = begin(row, EventKind::kEnded, now);
+  event.reason = Reason::kLost;
+  add(event.details, "cause", why);
+  put(event);
+  recorder_.end_run(row.run_id);
+}
+
+void Chronicle::released(const RunRow& row, const Now& now) {
+  put(begin(row, EventKind::kUnregistered, now));
+  recorder_.end_run(row.run_id);
+}
+
+void Chronicle::pass_over(const std::string& run_id,
+                          const std::function<bool(const std::string& event_id)>& is_recorded) {
+  for (const EventKind kind : kOncePerRun) {
+    if (auto id = derived_uuid(run_id, to_string(kind)); is_recorded && is_recorded(id)) recorded_.insert(id);
+  }
+}
+
+bool Chronicle::has_ended(const std::string& run_id) const {
+  return recorded_.contains(derived_uuid(run_id, to_string(EventKind::kEnded)));
+}
+
+void Chronicle::put(const EventRecord& event) {
+  if (!recorded_.contains(event.event_id)) recorder_.record(event);
 }
 
 void Chronicle::unregistered(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kUnregistered, now);
   add_evidence(event, run);
-  recorder_.record(event);
+  put(event);
   recorder_.end_run(run.run_id);
 }
 
 void Chronicle::limits_changed(const Run& run, Details what, const Now& now) {
   EventRecord event = begin(run, EventKind::kLimitsChanged, now);
   event.details = std::move(what);
-  recorder_.record(event);
+  put(event);
   recorder_.change_run(row_of(run));
 }
 
@@ -125,7 +192,7 @@ void Chronicle::extended(const Run& run, Span by, const Now& now) {
   EventRecord event = begin(run, EventKind::kExtended, now);
   add(event.details, "extended_by_usec", to_usec(by));
   if (run.deadline != kNever) add(event.details, "left_usec", to_usec(run.deadline - now.monotonic));
-  recorder_.record(event);
+  put(event);
   recorder_.change_run(row_of(run));
 }
 
@@ -137,7 +204,7 @@ void Chronicle::orphan_found(const Run& run, const ProcessStat& orphan, const No
   add(event.details, "parent_pid", static_cast<std::uint64_t>(orphan.parent));
   add(event.details, "leader_pid", static_cast<std::uint64_t>(run.leader_key.pid));
   add(event.details, "policy", std::string(to_string(run.limits.orphan_policy)));
-  recorder_.record(event);
+  put(event);
 }
 
 void Chronicle::ending(const Run& run, const Now& now) {
@@ -146,7 +213,7 @@ void Chronicle::ending(const Run& run, const Now& now) {
   add_members(event, run);
   add(event.details, "grace_usec", to_usec(run.limits.grace));
   if (run.cause && !run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
-  recorder_.record(event);
+  put(event);
   recorder_.change_run(row_of(run));
 }
 
@@ -154,7 +221,7 @@ void Chronicle::escalated(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kEscalated, now);
   add_evidence(event, run);
   add_members(event, run);
-  recorder_.record(event);
+  put(event);
 }
 
 void Chronicle::unkillable(const Run& run, const Now& now) {
@@ -163,7 +230,7 @@ void Chronicle::unkillable(const Run& run, const Now& now) {
   for (const ProcessSummary& process : event.processes) {
     add(event.details, "wait_channel_" + std::to_string(process.pid), processes_.read_wait_channel(process.pid));
   }
-  recorder_.record(event);
+  put(event);
   recorder_.change_run(row_of(run));
 }
 
@@ -180,9 +247,10 @@ void Chronicle::ended(const Run& run, Reason reason, const Now& now) {
     }
   }
   event.memory = run.memory.highest_unreclaimable;
+  if (run.unseen) add(event.details, "unseen", true);
   if (!event.signal && (reason == Reason::kOom || reason == Reason::kExternal)) event.signal = SIGKILL;
   if (run.cause && !run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
-  recorder_.record(event);
+  put(event);
   recorder_.end_run(run.run_id);
   last_end_ = std::move(event);
 }
@@ -204,7 +272,7 @@ void Chronicle::unreaped(const EventRecord& end, std::span<const ProcessStat> zo
     add(event.details, "parent_pid", static_cast<std::uint64_t>(parent));
     if (const auto stat = processes_.find_stat(parent)) add(event.details, "parent_comm", stat->comm);
   }
-  recorder_.record(event);
+  put(event);
 }
 
 RunRow Chronicle::row_of(const Run& run) const {
@@ -229,7 +297,7 @@ RunRow Chronicle::row_of(const Run& run) const {
 void Chronicle::daemon(EventKind kind, const std::string& version, const Now& now) {
   EventRecord event = begin(kind, now);
   add(event.details, "version", version);
-  recorder_.record(event);
+  put(event);
 }
 
 }  // namespace aw::supervise

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 
@@ -18,6 +20,12 @@ class Chronicle {
       : identity_(identity), processes_(processes), recorder_(recorder) {}
 
   void registered(const Run& run, const Now& now);
+  /// Watched again by a daemon that has just started; a stranger is one of which nothing was on record.
+  void adopted(const Run& run, bool stranger, const Now& now);
+  /// The end of a run of which nobody can know how it ended.
+  void lost(const RunRow& row, const std::string& why, const Now& now);
+  /// A run that was unregistered by a daemon that could not say so any more.
+  void released(const RunRow& row, const Now& now);
   void unregistered(const Run& run, const Now& now);
   void limits_changed(const Run& run, Details what, const Now& now);
   void extended(const Run& run, Span by, const Now& now);
@@ -32,19 +40,27 @@ class Chronicle {
   RunRow row_of(const Run& run) const;
   void daemon(EventKind kind, const std::string& version, const Now& now);
 
+  /// Of this run, what `is_recorded` already is not recorded again. For what happens to a run once at most.
+  void pass_over(const std::string& run_id, const std::function<bool(const std::string& event_id)>& is_recorded);
+  bool has_ended(const std::string& run_id) const;
+
   /// The record of the end that ended() wrote last, for what is found out after it.
   const EventRecord& last_end() const { return last_end_; }
 
  private:
   EventRecord begin(EventKind kind, const Now& now);
+  EventRecord begin(const RunRow& row, EventKind kind, const Now& now);
   EventRecord begin(const Run& run, EventKind kind, const Now& now);
   void add_evidence(EventRecord& event, const Run& run);
   void add_members(EventRecord& event, const Run& run);
+  void add_terms(EventRecord& event, const Run& run);
+  void put(const EventRecord& event);
 
   Identity& identity_;
   const Processes& processes_;
   Recorder& recorder_;
   EventRecord last_end_;
+  std::set<std::string> recorded_;  ///< ids of events that daemons before this one have put on record
 };
 
 }  // namespace aw::supervise

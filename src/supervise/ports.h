@@ -66,6 +66,11 @@ class RunCgroup {
   virtual Result<void> write_tripwire(Bytes limit) = 0;  ///< memory.high, at once; lasts until systemd writes its own
   virtual Result<void> write_kill() = 0;                 ///< cgroup.kill: atomic, includes forks
   virtual Result<void> write_thaw() = 0;
+  /// Text that the cgroup carries as long as it is there: what a daemon after this one must know (run_note.h).
+  virtual Result<void> write_note(const std::string& note) = 0;
+  virtual Result<std::string> read_note() const = 0;
+  /// When the last scope in it was removed, or a bit before; nothing where it has had a note for a shorter time.
+  virtual std::optional<WallTime> find_last_removal() const = 0;
 };
 
 class Cgroups {
@@ -77,6 +82,8 @@ class Cgroups {
   virtual Result<std::unique_ptr<RunCgroup>> open(RunKey key, const std::string& slice) = 0;
   /// Moves one process into a scope of a run. Gone processes are an error that says_gone().
   virtual Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) = 0;
+  /// The slices of runs that are there, whoever made them.
+  virtual Result<std::vector<std::string>> list_slices() const = 0;
   /// Where the cgroup of a slice is, or would be, as /proc/PID/cgroup shows it.
   virtual std::string path_of(const std::string& slice) const = 0;
   /// Moves one process to the cgroup that it came from, `path` as /proc/PID/cgroup showed it.
@@ -177,6 +184,8 @@ class Recorder {
   virtual void begin_run(const RunRow& row) = 0;
   virtual void change_run(const RunRow& row) = 0;
   virtual void end_run(const std::string& run_id) = 0;
+  /// Calls `kept` once all that was recorded before this call is on the disk; while the disk takes no writes, later.
+  virtual void when_kept(std::function<void(const Now&)> kept) = 0;
   /// Why nothing can be kept for good at present, in a sentence; nothing while it can.
   virtual std::optional<std::string> find_problem() const = 0;
 };

@@ -104,8 +104,14 @@ void Supervisor::request_register(Registration registration, const Now& now, Reg
   waiting_.emplace(key, std::move(done));
   const SliceLimits limits = slice_limits(run);
   runs_.emplace(key, std::move(*admitted));
-  ports_.placer.request_place(
-      order, limits, [this, key](Result<void> placed, const Now& when) { on_placed(key, std::move(placed), when); });
+  const auto place = [this, key, order, limits] {
+    ports_.placer.request_place(
+        order, limits, [this, key](Result<void> placed, const Now& when) { on_placed(key, std::move(placed), when); });
+  };
+  // A run of this id that has just ended keeps its slice until its end is on the disk.
+  const auto leaving = leaving_.find(order.slice);
+  if (leaving == leaving_.end()) return place();
+  leaving->second.emplace_back(place);
 }
 
 Bytes Supervisor::read_precharge(const Run& run) const {
@@ -257,8 +263,10 @@ void Supervisor::begin_watching(Run& run, const Now& now) {
   const RunKey key = run.key;
   arm(run, Purpose::kDeadline, run.deadline);
   arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
-  const auto leader = run.leader->watch([this, key](const Now& when) { on_leader_ended(key, when); });
-  if (!leader) arm(run, Purpose::kLeaderConfirm, now.monotonic);  // No descriptor left: the rounds must do.
+  const bool watched =
+      run.leader && run.leader->watch([this, key](const Now& when) { on_leader_ended(key, when); }).has_value();
+  // It has ended before this daemon came, or there is no descriptor left: the rounds must do.
+  if (!watched) arm(run, Purpose::kLeaderConfirm, now.monotonic);
   watch_owner(run);
   // The tree may have run into its limit, or ended, before the watch was there.
   arm(run, Purpose::kMemoryLook, now.monotonic);
@@ -320,6 +328,7 @@ Result<void> Supervisor::finish_attach(Run& run, const ProcessHandle& process, c
   }
   if (auto outside = gather_tree(run, process.key().pid, scope, moved)) return std::move(*outside);
   run.attached.push_back(process.key());
+  remember(run);
   // What is ending already must not miss its SIGTERM for having come late; the others have had theirs.
   if (run.phase == Phase::kEnding) send_term(run, run.cgroup->path() + "/" + scope);
   return {};

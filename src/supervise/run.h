@@ -107,7 +107,10 @@ struct Run {
   unsigned attaching = 0;        ///< processes on their way into it
   bool releasing = false;        ///< … and out of our hands: its limits are void already
   std::optional<Cause> put_off;  ///< came up while releasing; counts if that fails
+  Instant ending_since{};
+  bool told = false;  ///< SIGTERM was sent
   bool escalated = false;
+  bool unseen = false;  ///< it ended while no daemon watched
   std::optional<int> signal;
   std::array<TimerHandle, kPurposes> timers{};
 

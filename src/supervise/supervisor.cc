@@ -145,12 +145,15 @@ void Supervisor::cause(Run& run, Cause cause, const Now& now) {
 void Supervisor::carry_out(Run& run, Action action, const Now& now) {
   switch (action) {
     case Action::kRecordRegistered:
+      remember(run);
       return chronicle_.registered(run, now);
     case Action::kWatch:
       return begin_watching(run, now);
     case Action::kRecordEnding:
       if (run.phase == Phase::kEnding) run.signal = SIGTERM;
+      if (run.ending_since == Instant{}) run.ending_since = now.monotonic;
       renew_names(run);
+      remember(run);
       return chronicle_.ending(run, now);
     case Action::kLiftTripwire:
       if (run.limits.memory.is_infinite()) return;
@@ -159,8 +162,10 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);  // Without it a handler is slow.
       return arm(run, Purpose::kMercyProperty, now.monotonic + kMercyDelay);
     case Action::kSendTerm:
+      if (run.told) return;  // By the daemon before this one.
       if (!run.cause || !run.cause->term_sent_elsewhere) send_term(run, run.cgroup->path());
-      return;
+      run.told = true;
+      return remember(run);
     case Action::kArmGrace:
       disarm(run, Purpose::kDeadline);
       return arm(run, Purpose::kGrace, add_span(now.monotonic, run.limits.grace));
@@ -169,6 +174,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
     case Action::kRecordEscalated:
       run.escalated = true;
       renew_names(run);
+      remember(run);
       return chronicle_.escalated(run, now);
     case Action::kWriteKill:
       (void)run.cgroup->write_kill();  // Gone is what we want; anything else is seen by the retry.
@@ -184,6 +190,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
     case Action::kReplyPlaceFailed:
       return;  // on_placed() holds the reply and the error.
     case Action::kLetLive:
+      remember(run);
       return chronicle_.unregistered(run, now);
     case Action::kForget:
       return forget(run);
@@ -244,7 +251,7 @@ void Supervisor::forget(Run& run) {
   run.cgroup.reset();
   run.leader.reset();
   run.owner.reset();
-  if (placed) ports_.placer.request_remove(run.slice, [](const Result<void>&, const Now&) {});
+  if (placed) remove_when_kept(run.slice);
   if (const auto it = by_id_.find(run.id); it != by_id_.end() && it->second == run.key) by_id_.erase(it);
   const auto it = runs_.find(run.key);
   AW_ASSERT(it != runs_.end());

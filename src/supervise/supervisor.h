@@ -43,6 +43,8 @@ struct Machine {
   Bytes page_size{4096};
 };
 
+struct RunNote;
+
 class Supervisor {
  public:
   struct Ports {
@@ -91,6 +93,16 @@ class Supervisor {
   /// Events were lost: look at everything.
   void on_events_lost(const Now& now);
 
+  /// What the daemons before this one have left on record.
+  struct Before {
+    std::vector<RunRow> rows;                                           ///< the runs that were live
+    std::function<bool(const std::string& event_id)> is_recorded = {};  ///< asked during adopt() only
+    Limits defaults = {};                                               ///< for what nobody has registered
+  };
+  /// To be called once, before any request: watches again what runs, finishes what was begun, and puts on record what
+  /// ended meanwhile.
+  void adopt(Before before, const Now& now);
+
   // Reading.
   const Run* find(const AnalysisId& id) const;
   const Run* find(RunKey key) const;
@@ -125,6 +137,16 @@ class Supervisor {
   void begin_watching(Run& run, const Now& now);
   void watch_owner(Run& run);
   const Run* find_home(const std::string& cgroup) const;
+
+  // adoption.cc
+  void adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before, const Now& now);
+  std::optional<RunNote> note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
+                                          const Limits& defaults, const Now& now);
+  void restore(Run& run, const RunNote& note);
+  void finish(Run& run, const RunNote& note, const Now& now);
+  void close(Run& run, const RunNote& note, const Now& now);
+  void remember(const Run& run);
+  void remove_when_kept(const std::string& slice);
 
   // changes.cc
   using Rehoused = std::function<void(Run*, Result<void>, const Now&)>;
@@ -189,6 +211,8 @@ class Supervisor {
   std::unordered_map<AnalysisId, RunKey> by_id_;
   std::unordered_map<RunKey, RegisterDone> waiting_;
   std::map<RunKey, std::unique_ptr<Ended>> ended_;
+  /// Slices of runs whose end is not on the disk yet, and what waits for their names.
+  std::map<std::string, std::vector<std::function<void()>>> leaving_;
   std::vector<std::unique_ptr<Run>>
       finished_;  ///< freed at the next call from outside, when no function of theirs is on the stack
 };

@@ -99,6 +99,18 @@ class FakeRunCgroup final : public RunCgroup {
     for (const pid_t pid : world_.members(slice_->path)) world_.kill(pid, SIGKILL, Sender::kWatchdog);
     return {};
   }
+  Result<void> write_note(const std::string& note) override {
+    if (slice_->removed) return gone("the cgroup");
+    slice_->note = note;
+    return {};
+  }
+  Result<std::string> read_note() const override {
+    if (slice_->removed || !slice_->note) return gone("the note");
+    return *slice_->note;
+  }
+  std::optional<WallTime> find_last_removal() const override {
+    return slice_->note ? slice_->last_removal : std::nullopt;
+  }
   Result<void> write_thaw() override {
     slice_->frozen = false;
     for (const pid_t pid : world_.members(slice_->path)) world_.act_on_signals(pid);
@@ -215,6 +227,12 @@ Result<void> FakeCgroups::move(pid_t pid, const std::string& slice, const std::s
   return {};
 }
 
+Result<std::vector<std::string>> FakeCgroups::list_slices() const {
+  std::vector<std::string> slices;
+  for (const auto& [name, slice] : world_.slices_) slices.push_back(name);
+  return slices;
+}
+
 std::string FakeCgroups::path_of(const std::string& slice) const { return world_.path_of(slice); }
 
 Result<void> FakeCgroups::put_back(pid_t pid, const std::string& path) {
@@ -321,6 +339,31 @@ void FakePlacer::request_settled(Done done) {
   world_.later([this, done = std::move(done)] { done({}, world_.now()); });
 }
 
+void RecordingRecorder::when_kept(std::function<void(const Now&)> kept) {
+  waiting_.push_back(std::move(kept));
+  if (!held_) release();
+}
+
+void RecordingRecorder::hold() {
+  held_ = true;
+  kept_records_ = records.size();
+  kept_rows_ = rows;
+}
+
+void RecordingRecorder::release() {
+  held_ = false;
+  for (auto& kept : std::exchange(waiting_, {})) {
+    world_.later([this, kept = std::move(kept)] { kept(world_.now()); });
+  }
+}
+
+void RecordingRecorder::forget_unkept() {
+  waiting_.clear();
+  if (!std::exchange(held_, false)) return;
+  records.resize(kept_records_);
+  rows = kept_rows_;
+}
+
 std::string FixedIdentity::new_uuid() {
   std::string number = std::to_string(++last_);
   number.insert(0, 8 - number.size(), '0');
@@ -330,8 +373,7 @@ std::string FixedIdentity::new_uuid() {
 // ---- the world ----
 
 World::World(supervise::Policy policy, supervise::Machine machine)
-    : supervisor({cgroups, processes, placer, recorder, identity, [this](std::optional<Instant> due) { alarm_ = due; }},
-                 policy, machine, now()) {
+    : policy_(policy), machine_(machine), supervisor(ports(), policy, machine, now()) {
   Process init;
   init.stat.pid = kInit;
   init.stat.state = 'S';
@@ -497,7 +539,9 @@ void World::die(pid_t pid, int wait_status) {
 }
 
 void World::on_left(const std::string& cgroup) {
-  if (members(cgroup).empty()) scopes_.erase(cgroup);  // systemd removes a scope that has emptied.
+  if (members(cgroup).empty() && scopes_.erase(cgroup) > 0) {  // systemd removes a scope that has emptied.
+    if (Slice* slice = find_slice_of(cgroup); slice != nullptr) slice->last_removal = now().real;
+  }
   if (Slice* slice = find_slice_of(cgroup); slice != nullptr && !populated(*slice)) notify(*slice);
 }
 
@@ -552,6 +596,40 @@ void World::oom_kill(const std::string& id, const std::string& scope, bool own_l
     kill(pid, SIGKILL, Sender::kKernel);
   }
   notify(hit);
+}
+
+void World::restart_daemon(bool by_reboot) {
+  // Whatever it held is closed, what it had asked for on the bus goes unanswered.
+  std::destroy_at(&supervisor);
+  queue_.clear();
+  placer.waiting_.clear();
+  placer.held_ = false;
+  watches_.clear();
+  alarm_.reset();
+  recorder.forget_unkept();
+  if (by_reboot) {
+    identity.boot_anew();
+    slices_.clear();
+    scopes_.clear();
+    timed_.clear();
+    processes_.erase(std::next(processes_.find(kInit)), processes_.end());
+  }
+  std::construct_at(&supervisor, ports(), policy_, machine_, now());
+}
+
+void World::adopt() {
+  supervise::Supervisor::Before before;
+  for (const auto& [run_id, row] : recorder.rows) before.rows.push_back(row);
+  before.is_recorded = [this](const std::string& event_id) {
+    return std::any_of(recorder.records.begin(), recorder.records.end(),
+                       [&](const auto& record) { return record.event_id == event_id; });
+  };
+  supervisor.adopt(std::move(before), now());
+  deliver();
+}
+
+supervise::Supervisor::Ports World::ports() {
+  return {cgroups, processes, placer, recorder, identity, [this](std::optional<Instant> due) { alarm_ = due; }};
 }
 
 void World::remove_slice(const std::string& name) {

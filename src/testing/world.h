@@ -62,6 +62,8 @@ struct Slice {
   bool frozen = false;
   bool removed = false;
   supervise::RunKey watcher = 0;  ///< 0: nobody
+  std::optional<std::string> note;
+  std::optional<WallTime> last_removal;
 };
 
 class FakeProcesses final : public supervise::Processes {
@@ -91,6 +93,7 @@ class FakeCgroups final : public supervise::Cgroups {
   explicit FakeCgroups(World& world) : world_(world) {}
   Result<std::unique_ptr<supervise::RunCgroup>> open(supervise::RunKey key, const std::string& slice) override;
   Result<void> move(pid_t pid, const std::string& slice, const std::string& scope) override;
+  Result<std::vector<std::string>> list_slices() const override;
   std::string path_of(const std::string& slice) const override;
   Result<void> put_back(pid_t pid, const std::string& path) override;
 
@@ -147,14 +150,27 @@ class FakePlacer final : public supervise::Placer {
 
 class RecordingRecorder final : public supervise::Recorder {
  public:
+  explicit RecordingRecorder(World& world) : world_(world) {}
   void record(const supervise::EventRecord& event) override { records.push_back(event); }
-  void begin_run(const supervise::RunRow& row) override { rows.emplace(row.run_id, row); }
-  void change_run(const supervise::RunRow& row) override { rows.at(row.run_id) = row; }
+  void begin_run(const supervise::RunRow& row) override { rows.insert_or_assign(row.run_id, row); }
+  void change_run(const supervise::RunRow& row) override { rows.insert_or_assign(row.run_id, row); }
   void end_run(const std::string& run_id) override { rows.erase(run_id); }
+  void when_kept(std::function<void(const Now&)> kept) override;
   std::optional<std::string> find_problem() const override { return problem; }
+  void hold();           ///< from here on nothing comes to the disk …
+  void release();        ///< … until here
+  void forget_unkept();  ///< the daemon has gone
+
   std::vector<supervise::EventRecord> records;
   std::map<std::string, supervise::RunRow> rows;  ///< of the live runs
   std::optional<std::string> problem;
+
+ private:
+  World& world_;
+  bool held_ = false;
+  std::vector<std::function<void(const Now&)>> waiting_;
+  std::size_t kept_records_ = 0;
+  std::map<std::string, supervise::RunRow> kept_rows_;
 };
 
 class FixedIdentity final : public supervise::Identity {
@@ -162,11 +178,12 @@ class FixedIdentity final : public supervise::Identity {
   std::string new_uuid() override;
   const std::string& host() const override { return host_; }
   const std::string& boot_id() const override { return boot_; }
+  void boot_anew() { boot_ = new_uuid(); }
 
  private:
   unsigned last_ = 0;
   const std::string host_ = "testhost";
-  const std::string boot_ = "00000000-0000-4000-8000-000000000b00";
+  std::string boot_ = "00000000-0000-4000-8000-000000000b00";
 };
 
 enum class Sender { kWatchdog, kSystemd, kKernel, kSomebody };
@@ -239,6 +256,11 @@ class World {
   /// A Done that keeps what it is told.
   static supervise::Done keep(const Reply& reply);
 
+  // ---- the daemon ----
+  /// kill -9 and a new one, which has not looked at anything yet; or the whole machine.
+  void restart_daemon(bool by_reboot = false);
+  void adopt();  ///< what the new one does first
+
   // ---- records ----
   std::vector<supervise::EventRecord> records(const std::string& id) const;
   std::vector<supervise::EventRecord> records(const std::string& id, EventKind kind) const;
@@ -254,7 +276,7 @@ class World {
   FakeProcesses processes{*this};
   FakeCgroups cgroups{*this};
   FakePlacer placer{*this};
-  RecordingRecorder recorder;
+  RecordingRecorder recorder{*this};
   FixedIdentity identity;
   pid_t user_shell = 0;          ///< a process of kUser in a login session
   bool refuses_watches = false;  ///< no process can be watched any more
@@ -273,6 +295,7 @@ class World {
     std::function<void(const Now&)> ended;
   };
 
+  supervise::Supervisor::Ports ports();
   void act_on_signals(pid_t pid);
   pid_t adopter_of(const Process& dead) const;
   void on_left(const std::string& cgroup);
@@ -282,6 +305,8 @@ class World {
   std::string path_of(const std::string& slice) const;
   void at(Instant when, std::function<void()> what) { timed_.emplace(when, std::move(what)); }
 
+  const supervise::Policy policy_;
+  const supervise::Machine machine_;
   Instant clock_{std::chrono::hours{1}};
   std::optional<Instant> alarm_;
   std::multimap<Instant, std::function<void()>> timed_;

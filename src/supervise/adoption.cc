@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a daemon that starts finds of those before it. The cgroups say what is there, their notes what was being done,
+// the ledger what is on record.
+#include <algorithm>
+#include <csignal>
+
+#include "base/assert.h"
+#include "supervise/run_note.h"
+#include "supervise/supervisor.h"
+
+namespace aw::supervise {
+namespace {
+
+/// systemd acts a little after the time it was given; what ends from here on was ended by it.
+constexpr Span kBackstopEarliness = std::chrono::seconds{1};
+
+std::unique_ptr<ProcessHandle> open_same(Processes& processes, const ProcessKey& key) {
+  auto opened = processes.open(key.pid);
+  return opened && (*opened)->key() == key ? std::move(*opened) : nullptr;
+}
+
+/// The process that everything else in the cgroup comes from, as far as that can be seen.
+std::optional<ProcessStat> find_eldest(const Processes& processes, const std::vector<pid_t>& pids) {
+  std::optional<ProcessStat> eldest;
+  for (const pid_t pid : pids) {
+    const auto stat = processes.find_stat(pid);
+    const bool comes_from_inside = stat && std::binary_search(pids.begin(), pids.end(), stat->parent);
+    if (stat && !comes_from_inside && (!eldest || stat->start_time < eldest->start_time)) eldest = stat;
+  }
+  return eldest;
+}
+
+/// A slice whose name does not tell the id (a long one, or none of ours) keeps what can be read of it.
+AnalysisId id_of(const std::string& slice) {
+  if (const auto id = find_id(slice)) return *id;
+  std::string text = slice.substr(0, slice.rfind(".slice"));
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) >= 0x7f) c = '?';
+  }
+  return AnalysisId::parse(text.substr(0, 255)).value();
+}
+
+unsigned generation_of(const AnalysisId& id, const std::string& scope) {
+  constexpr unsigned kMost = 10'000;
+  for (unsigned n = 1; n < kMost; ++n) {
+    if (scope_unit(id, n) == scope) return n;
+  }
+  return kMost;
+}
+
+/// What the ledger alone tells.
+RunNote note_of_row(const RunRow& row, Span backstop_margin) {
+  RunNote note;
+  note.row = row;
+  const auto id = AnalysisId::parse(row.registered_as);
+  if (id) note.generation = generation_of(*id, row.unit);
+  note.backstop = add_span(add_span(row.deadline, row.limits.grace), backstop_margin);
+  return note;
+}
+
+}  // namespace
+
+void Supervisor::adopt(Before before, const Now& now) {
+  finished_.clear();
+  const auto slices = ports_.cgroups.list_slices();
+  for (const std::string& slice : slices ? *slices : std::vector<std::string>()) {
+    const auto row = std::find_if(before.rows.begin(), before.rows.end(), [&](const RunRow& candidate) {
+      const auto id = AnalysisId::parse(candidate.registered_as);
+      return candidate.boot_id == ports_.identity.boot_id() && id && slice_unit(*id) == slice;
+    });
+    std::optional<RunRow> known;
+    if (row != before.rows.end()) {
+      known = std::move(*row);
+      before.rows.erase(row);
+    }
+    adopt_slice(slice, std::move(known), before, now);
+  }
+  for (const RunRow& row : before.rows) {
+    chronicle_.pass_over(row.run_id, before.is_recorded);
+    const bool rebooted = row.boot_id != ports_.identity.boot_id();
+    chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
+                    now);
+  }
+}
+
+void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before,
+                             const Now& now) {
+  const RunKey key = ++last_key_;
+  auto cgroup = ports_.cgroups.open(key, slice);
+  if (!cgroup) {
+    if (row) chronicle_.lost(*row, "its cgroup could not be read: " + cgroup.error().message, now);
+    return;
+  }
+  const auto pids = (*cgroup)->read_processes();
+  const auto populated = (*cgroup)->read_populated();
+  const bool lives = populated && *populated;
+
+  std::optional<RunNote> note;
+  if (const auto text = (*cgroup)->read_note()) {
+    if (auto parsed = parse_note(*text)) note = std::move(*parsed);
+  }
+  if (row) chronicle_.pass_over(row->run_id, before.is_recorded);
+  if (note && row && row->run_id != note->row.run_id) chronicle_.lost(*row, "another run has its cgroup", now);
+  if (!note && row) note = note_of_row(*row, kBackstopMargin);
+
+  if (note) chronicle_.pass_over(note->row.run_id, before.is_recorded);
+  if (note && (note->released || chronicle_.has_ended(note->row.run_id))) {
+    // Only the unit was left to be removed. What has come into it since, nobody registered.
+    if (note->released) chronicle_.released(note->row, now);
+    if (!note->released) ports_.recorder.end_run(note->row.run_id);
+    if (!lives) return remove_when_kept(slice);
+    note.reset();
+  }
+  if (!note) {
+    if (!lives) return remove_when_kept(slice);  // A registration that came to nothing.
+    auto made = note_of_stranger(slice, pids ? *pids : std::vector<pid_t>(), before.defaults, now);
+    if (!made) return;  // It ended while it was looked at; the next start finds the slice empty.
+    note = std::move(*made);
+  }
+  const bool stranger = note->row.registered == now.monotonic;
+
+  const AnalysisId id = AnalysisId::parse(note->row.registered_as).value();
+  if (by_id_.contains(id)) return;  // Two slices that tell the same id: one of them is not of our making.
+  auto made = std::make_unique<Run>(key, id, StallDetector(policy_.stall.pressure_percent, policy_.stall.time));
+  Run& run = *made;
+  run.cgroup = std::move(*cgroup);
+  run.slice = slice;
+  restore(run, *note);
+  by_id_.emplace(id, key);
+  runs_.emplace(key, std::move(made));
+  if (!lives) return close(run, *note, now);
+
+  run.phase = Phase::kRunning;
+  chronicle_.adopted(run, stranger, now);
+  if (stranger) remember(run);
+  // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
+  (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);
+  ports_.placer.request_limits(slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+  begin_watching(run, now);
+  if (note->row.owner && !run.owner) on_owner_ended(key, now);
+  if (!note->cause) return look(run, now);
+  finish(run, *note, now);
+}
+
+std::optional<RunNote> Supervisor::note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
+                                                    const Limits& defaults, const Now& now) {
+  const auto eldest = find_eldest(ports_.processes, pids);
+  if (!eldest) return std::nullopt;
+  const AnalysisId id = id_of(slice);
+  RunNote note;
+  note.row.run_id = ports_.identity.new_uuid();
+  note.row.registered_as = id.text();
+  note.row.host = ports_.identity.host();
+  note.row.boot_id = ports_.identity.boot_id();
+  note.row.leader = key_of(*eldest);
+  const std::string where = ports_.processes.find_cgroup(eldest->pid).value_or("");
+  note.row.unit = where.substr(where.rfind('/') + 1);
+  note.row.uid = ports_.processes.find_uid(eldest->pid).value_or(0);
+  note.row.limits = defaults;
+  note.row.limits.owner_policy = OwnerPolicy::kIgnore;  // Nobody knows who started it.
+  note.row.registered = now.monotonic;
+  note.row.registered_at = now.real;
+  note.row.deadline = add_span(now.monotonic, defaults.wall_clock);
+  note.comm = eldest->comm;
+  note.generation = generation_of(id, note.row.unit);
+  return note;
+}
+
+void Supervisor::restore(Run& run, const RunNote& note) {
+  const RunRow& row = note.row;
+  run.run_id = row.run_id;
+  run.uid = row.uid;
+  run.limits = row.limits;
+  run.scope = row.unit;
+  run.generation = note.generation;
+  run.leader_key = row.leader;
+  run.comm = note.comm;
+  run.cmdline = note.cmdline;
+  run.attached = note.attached;
+  run.registered_at = row.registered;
+  run.registered_real = row.registered_at;
+  run.deadline = row.deadline;
+  run.backstop = note.backstop;
+  run.memory.precharged = note.precharged;
+  run.memory.highest_unreclaimable = note.highest_unreclaimable;
+  run.escalated = note.escalated;
+  run.leader = open_same(ports_.processes, row.leader);
+  if (row.owner) run.owner = open_same(ports_.processes, *row.owner);
+  if (run.leader) return renew_names(run);
+  run.leader_end.ended = true;
+}
+
+void Supervisor::finish(Run& run, const RunNote& note, const Now& now) {
+  run.cause = note.cause;
+  run.ending_since = note.ending_since;
+  run.told = note.told;
+  happen(run, Happening::kCause, now);
+  // The grace goes on; nobody gets a second one.
+  if (note.escalated) return happen(run, Happening::kGraceExpired, now);
+  arm(run, Purpose::kGrace, add_span(note.ending_since, run.limits.grace));
+}
+
+void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
+  const WallTime removed = run.cgroup->find_last_removal().value_or(now.real);
+  const bool plausible = removed >= run.registered_real && removed <= now.real;
+  const Span ago = plausible ? now.real - removed : Span(0);
+  const Now then{now.monotonic - ago, now.real - ago};
+  run.unseen = true;
+  run.phase = Phase::kRunning;
+  run.leader_end.ended = true;
+  if (const auto stat = ports_.processes.find_stat(run.leader_key.pid);
+      stat && key_of(*stat) == run.leader_key && stat->state == 'Z') {
+    run.leader_end.wait_status = stat->exit_status;
+  }
+  if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
+  run.cause = note.cause;
+  if (note.cause && note.told) run.signal = SIGTERM;
+  if (!run.cause && run.memory.last_events.oom_kill == 0 && run.backstop != kNever &&
+      then.monotonic >= run.backstop - kBackstopEarliness) {
+    run.cause = Cause{Reason::kWallClock, "systemd ended it, at its backstop, while the watchdog was away", true};
+  }
+  happen(run, Happening::kEmptied, then);
+}
+
+void Supervisor::remember(const Run& run) {
+  RunNote note;
+  note.row = chronicle_.row_of(run);
+  note.comm = run.comm;
+  note.cmdline = run.cmdline;
+  note.generation = run.generation;
+  note.attached = run.attached;
+  note.backstop = run.backstop;
+  note.precharged = run.memory.precharged;
+  note.highest_unreclaimable = run.memory.highest_unreclaimable;
+  if (run.phase != Phase::kPlacing && run.phase != Phase::kRunning) note.cause = run.cause;
+  note.ending_since = run.ending_since;
+  note.told = run.told;
+  note.escalated = run.escalated;
+  note.released = run.phase == Phase::kGone;
+  if (run.cgroup->write_note(format_note(note))) return;
+  // Too long: what is only for people can go, the ledger has it too.
+  note.row.limits.labels.clear();
+  note.cmdline.clear();
+  (void)run.cgroup->write_note(format_note(note));
+}
+
+void Supervisor::remove_when_kept(const std::string& slice) {
+  if (!leaving_.emplace(slice, std::vector<std::function<void()>>()).second) return;
+  ports_.recorder.when_kept([this, slice](const Now&) {
+    const auto waiting = leaving_.extract(slice);
+    ports_.placer.request_remove(slice, [](const Result<void>&, const Now&) {});
+    for (const auto& place : waiting.mapped()) place();
+  });
+}
+
+}  // namespace aw::supervise

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "supervise/run_note.h"
+#include "testing/run_fixture.h"
+
+namespace aw::supervise {
+namespace {
+
+using namespace aw::testing;
+using namespace std::chrono_literals;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class ARestart : public ARun {
+ protected:
+  explicit ARestart(const Limits& limits = {}) : ARun(limits) {}
+
+  /// kill -9 of the daemon; `meanwhile` passes before the next one has looked around.
+  void restart(Span meanwhile = 1s) {
+    world.restart_daemon();
+    world.advance(meanwhile);
+    world.adopt();
+  }
+  std::vector<EventRecord> adopted() const { return world.records("job", EventKind::kAdopted); }
+  std::string cause_of(const EventRecord& event) const { return detail_of(event, "cause"); }
+  static std::string detail_of(const EventRecord& event, const std::string& name) {
+    for (const auto& [key, value] : event.details) {
+      if (key == name && std::holds_alternative<std::string>(value)) return std::get<std::string>(value);
+      if (key == name && std::holds_alternative<bool>(value)) return std::get<bool>(value) ? "yes" : "no";
+    }
+    return "";
+  }
+};
+
+TEST_F(ARestart, LeavesALiveRunAlone) {
+  const std::string run_id = find()->run_id;
+  restart();
+
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->run_id, run_id);
+  EXPECT_EQ(find()->state(), State::kRunning);
+  EXPECT_THAT(adopted(), SizeIs(1));
+  EXPECT_EQ(detail_of(adopted().at(0), "without_record"), "");
+  EXPECT_THAT(world.signals_to(leader), ToldNothing());
+  EXPECT_THAT(world.signals_to(child), ToldNothing());
+}
+
+TEST_F(ARestart, KeepsTheDeadlineThatItHad) {
+  const Instant deadline = find()->deadline;
+  restart(10min);
+
+  EXPECT_EQ(find()->deadline, deadline);
+  advance_to(30min - 1ms);
+  EXPECT_THAT(world.signals_to(leader), ToldNothing());
+  advance_to(30min + 10s);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+  EXPECT_EQ(end_record().duration, Span(30min));
+}
+
+TEST_F(ARestart, EndsWhatIsOverdueAtOnce) {
+  restart(45min);
+  world.advance(1s);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(ARestart, ArmsTheTripwireAgain) {
+  world.slice("job").tripwire = Bytes::infinite();  // The daemon lifts it when it goes.
+  restart();
+  EXPECT_EQ(world.slice("job").tripwire, Bytes(2 * kGiB.count()));
+  world.use_memory("job", Bytes(3 * kGiB.count()));
+  world.advance(1s);
+  EXPECT_EQ(end_of(), Reason::kMemory);
+}
+
+TEST_F(ARestart, GoesOnWithAnEndingWithoutASecondSigterm) {
+  set_on_term(OnTerm::kIgnores);
+  end();
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
+  world.advance(4s);
+  restart(2s);
+
+  EXPECT_EQ(find()->state(), State::kEnding);
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
+  world.advance(3s);
+  EXPECT_EQ(end_of(), std::nullopt);
+  world.advance(2s);  // Ten seconds of grace in all.
+  EXPECT_EQ(end_of(), Reason::kRequested);
+  EXPECT_TRUE(end_record().escalated);
+  EXPECT_THAT(world.records("job", EventKind::kEnding), SizeIs(1));
+}
+
+TEST_F(ARestart, KillsAtOnceWhatHadItsGraceMeanwhile) {
+  set_on_term(OnTerm::kIgnores);
+  end();
+  restart(1min);
+  world.advance(1s);
+  EXPECT_EQ(end_of(), Reason::kRequested);
+}
+
+TEST_F(ARestart, ClosesWhatExitedMeanwhileWhenItExited) {
+  world.restart_daemon();
+  world.advance(5min);
+  world.exit(child);
+  world.exit(leader, 3);
+  world.advance(20min);
+  world.adopt();
+
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_record().duration, Span(5min) + Span(1));
+  EXPECT_EQ(detail_of(end_record(), "unseen"), "yes");
+  EXPECT_THAT(adopted(), IsEmpty());
+  EXPECT_FALSE(world.has_slice("job"));
+}
+
+TEST_F(ARestart, ClosesWhatTheKernelKilledMeanwhile) {
+  world.restart_daemon();
+  world.advance(1min);
+  world.oom_kill("job", World::scope_name("job"));
+  world.advance(1min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kOom);
+}
+
+TEST_F(ARestart, ClosesWhatWasBeingEndedForThatReason) {
+  set_on_term(OnTerm::kCleansUp, 5s);
+  world.use_memory("job", Bytes(3 * kGiB.count()));
+  world.advance(1s);
+  ASSERT_THAT(world.signals_to(leader), ToldToEnd());
+  restart(1min);
+  EXPECT_EQ(end_of(), Reason::kMemory);
+  EXPECT_EQ(end_record().signal, SIGTERM);
+}
+
+TEST_F(ARestart, TellsSystemdsBackstopFromAnExit) {
+  world.restart_daemon();
+  world.advance(31min);
+  world.exit(child);
+  world.exit(leader);
+  world.advance(1min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(ARestart, EndsOrphansOfALeaderThatDiedMeanwhile) {
+  world.restart_daemon();
+  world.exit(leader);
+  world.advance(1min);
+  world.adopt();
+  world.advance(1min);
+  EXPECT_EQ(end_of(), Reason::kOrphaned);
+  EXPECT_FALSE(world.alive(child));
+}
+
+TEST_F(ARestart, EndsARunWhoseOwnerDiedMeanwhile) {
+  world.restart_daemon();
+  world.exit(owner);
+  world.advance(1min);
+  world.adopt();
+  world.advance(1min);
+  EXPECT_EQ(end_of(), Reason::kOrphaned);
+}
+
+TEST_F(ARestart, KeepsTheSliceUntilTheEndIsOnTheDisk) {
+  world.recorder.hold();
+  world.exit(child);
+  world.exit(leader);
+  world.advance(1min);
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_TRUE(world.has_slice("job"));
+  const std::string event_id = end_record().event_id;
+
+  restart();  // The record is lost with the daemon.
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_record().event_id, event_id);
+  EXPECT_FALSE(world.has_slice("job"));
+}
+
+TEST_F(ARestart, RecordsNoSecondEndForASliceThatWasLeft) {
+  world.placer.hold();
+  world.exit(child);
+  world.exit(leader);
+  world.advance(1min);
+  EXPECT_EQ(end_of(), Reason::kExited);
+  ASSERT_TRUE(world.has_slice("job"));
+  restart();
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_FALSE(world.has_slice("job"));
+}
+
+TEST_F(ARestart, LetsAnIdBeRegisteredAgainOnceTheEndIsOnTheDisk) {
+  world.recorder.hold();
+  world.exit(child);
+  world.exit(leader);
+  world.advance(1s);
+  const auto answer = world.request_register("job", world.spawn(owner));
+  world.advance(1min);
+  EXPECT_FALSE(answer->has_value());
+  world.recorder.release();
+  world.advance(1s);
+  ASSERT_TRUE(answer->has_value());
+  EXPECT_TRUE((*answer)->has_value());
+  world.exit(find()->leader_key.pid);
+  world.advance(1s);
+  EXPECT_THAT(world.records("job", EventKind::kEnded), SizeIs(2));
+}
+
+TEST_F(ARestart, WatchesARunOfWhichNothingIsOnRecord) {
+  world.slice("job").note.reset();
+  world.recorder.rows.clear();
+  restart();
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->leader_key.pid, leader);
+  EXPECT_THAT(adopted(), SizeIs(1));
+  EXPECT_EQ(detail_of(adopted().at(0), "without_record"), "yes");
+  EXPECT_EQ(find()->deadline, world.now().monotonic + 30min);
+}
+
+TEST_F(ARestart, KnowsARunByTheLedgerWhereThereIsNoNote) {
+  const std::string run_id = find()->run_id;
+  const Instant deadline = find()->deadline;
+  world.slice("job").note.reset();
+  restart();
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->run_id, run_id);
+  EXPECT_EQ(find()->deadline, deadline);
+}
+
+TEST_F(ARestart, KnowsARunByItsNoteWhereTheLedgerIsLost) {
+  const std::string run_id = find()->run_id;
+  world.recorder.rows.clear();
+  restart();
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->run_id, run_id);
+  EXPECT_THAT(world.recorder.rows, Contains(::testing::Key(run_id)));
+}
+
+TEST_F(ARestart, ClosesAsLostWhatHasNoCgroup) {
+  world.restart_daemon();
+  world.remove_slice(World::slice_name("job"));
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kLost);
+  EXPECT_THAT(world.recorder.rows, SizeIs(1));
+}
+
+TEST_F(ARestart, RecordsAnUnregistrationThatWasNotOnTheDisk) {
+  world.recorder.hold();
+  const Reply reply = std::make_shared<std::optional<Result<void>>>();
+  supervisor.request_unregister(World::id("job"), world.now(), World::keep(reply));
+  world.advance(1s);
+  ASSERT_TRUE(*reply && **reply);
+  restart();
+  EXPECT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
+  EXPECT_EQ(end_of(), std::nullopt);
+  expect_left_alone(leader);
+  expect_left_alone(child);
+}
+
+TEST_F(ARestart, MayComeAgainAndAgain) {
+  for (int i = 0; i < 5; ++i) restart(1min);
+  advance_to(30min + 10s);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST(AReboot, LosesWhatRan) {
+  World world;
+  const pid_t leader = world.spawn(world.user_shell);
+  world.register_run("job", leader);
+  world.restart_daemon(true);
+  world.adopt();
+  const auto ends = world.records("job", EventKind::kEnded);
+  ASSERT_THAT(ends, SizeIs(1));
+  EXPECT_EQ(ends.at(0).reason, Reason::kLost);
+  EXPECT_THAT(world.recorder.rows, IsEmpty());
+}
+
+// ---- A crash at any step ----
+
+/// Whatever happens to the run, the daemon is killed after each single thing that the supervisor is told, with the disk
+/// behind by as much as there is: there is one end, and it says why.
+class ACrashAtAnyStep : public ARestart, public ::testing::WithParamInterface<int> {};
+
+TEST_P(ACrashAtAnyStep, LosesAndDoublesNoEnd) {
+  set_on_term(OnTerm::kCleansUp, 3s);
+  world.recorder.hold();
+  world.use_memory("job", Bytes(3 * kGiB.count()));
+  const Span step = 250ms;
+  world.advance(step * GetParam());
+  restart(step);
+  world.advance(1min);
+  EXPECT_EQ(end_of(), Reason::kMemory);
+  EXPECT_FALSE(world.alive(leader));
+  EXPECT_FALSE(world.has_slice("job"));
+  EXPECT_THAT(world.recorder.rows, SizeIs(1));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ACrashAtAnyStep, ::testing::Range(0, 20));
+
+// ---- The note ----
+
+RunNote full_note() {
+  RunNote note;
+  note.row.run_id = "7d3c1a52-0d3a-4f3a-8a57-3c2f0d1f5a01";
+  note.row.registered_as = "nightly = import\xc3\xa4";
+  note.row.host = "node1";
+  note.row.boot_id = "0a7c4dd1-6a4c-4a3c-9d37-2f4f7d6ab001";
+  note.row.unit = "analysis-nightly\\x20import.scope";
+  note.row.leader = {4711, 123'456};
+  note.row.owner = ProcessKey{4700, 99};
+  note.row.uid = 4'294'967'294;
+  note.row.limits.memory = Bytes::infinite();
+  note.row.limits.headroom = Bytes(7);
+  note.row.limits.wall_clock = kForever;
+  note.row.limits.grace = 3s;
+  note.row.limits.tasks_max = 64;
+  note.row.limits.cpu_quota_per_second = 1500ms;
+  note.row.limits.cpu_weight = 20;
+  note.row.limits.orphan_policy = OrphanPolicy::kReport;
+  note.row.limits.owner_policy = OwnerPolicy::kIgnore;
+  note.row.limits.description = "imports\nreason=memory\n%0A";
+  note.row.limits.labels = {{"team", "data"}, {"a=b\n", "\x1b[31m"}, {"", ""}};
+  note.row.registered_at = WallTime(Span(1'790'000'000'000'001));
+  note.row.deadline_at = WallTime(Span(1'790'000'060'000'001));
+  note.row.registered = Instant(Span(77));
+  note.row.deadline = kNever;
+  note.row.state = State::kEnding;
+  note.comm = "python3";
+  note.cmdline = std::string("python3 \0 -c \n", 13);
+  note.generation = 3;
+  note.attached = {{1, 2}, {3, 4}};
+  note.backstop = Instant(Span(5));
+  note.precharged = Bytes(6);
+  note.highest_unreclaimable = Bytes(8);
+  note.cause = Cause{Reason::kMemory, "for a\nreason", true};
+  note.ending_since = Instant(Span(9));
+  note.told = true;
+  note.escalated = true;
+  note.released = true;
+  return note;
+}
+
+TEST(ANote, ComesBackAsItWas) {
+  for (const RunNote& note : {full_note(), [] {
+                                RunNote least;
+                                least.row.run_id = "r";
+                                least.row.registered_as = "i";
+                                least.row.leader = {1, 0};
+                                return least;
+                              }()}) {
+    const auto back = parse_note(format_note(note));
+    ASSERT_TRUE(back) << back.error().message;
+    EXPECT_EQ(back->row, note.row);
+    EXPECT_EQ(format_note(*back), format_note(note));
+  }
+}
+
+TEST(ANote, IsRefusedWhereItIsNone) {
+  const std::string whole = format_note(full_note());
+  for (const std::string& text :
+       {std::string(), std::string("x"), whole + "uid=-1\n", whole + "leader=1\n", whole + "comm=%4\n",
+        whole + "reason=tired\n", whole + "registered_as=\n", whole + "deadline=soon\n", std::string("run_id=x\n")}) {
+    EXPECT_FALSE(parse_note(text)) << text;
+  }
+  EXPECT_TRUE(parse_note(whole + "of_a_later_version=7\n"));
+}
+
+}  // namespace
+}  // namespace aw::supervise
