@@ -159,7 +159,7 @@ TEST_F(TheDaemon, StoppedAndStartedLeavesAnalysesUntouched) {
   }
 }
 
-TEST_F(TheDaemon, LeavesARunAloneThatItDoesNotKnow) {
+TEST_F(TheDaemon, KeepsTheNamesOfRunsThatItFound) {
   const auto run = start(How::kRegistered, new_id("taken"), {}, {"stay"});
   const Held leader(run.leader);
   ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));

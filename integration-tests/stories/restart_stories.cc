@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One daemon after another: what the first began, the next goes on with. It is killed for real, at a chosen system call
+// where that matters, and systemd starts the next.
+#include <csignal>
+#include <filesystem>
+
+#include "base/analysis_id.h"
+#include "support/story.h"
+
+namespace aw::stories {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::Ge;
+using ::testing::IsEmpty;
+using ::testing::Lt;
+using ::testing::SizeIs;
+
+class TheNextDaemon : public Story {
+ protected:
+  void SetUp() override {
+    Story::SetUp();
+    // Several kills in a row are no reason for systemd to give up.
+    std::filesystem::create_directories(kDropInFolder);
+    write_file(std::string(kDropInFolder) + "/story.conf", "[Unit]\nStartLimitIntervalSec=0\n");
+    ASSERT_TRUE(systemctl({"daemon-reload"}));
+  }
+  void TearDown() override {
+    std::filesystem::remove_all(kDropInFolder);
+    EXPECT_TRUE(systemctl({"daemon-reload"}));
+    Story::TearDown();
+  }
+
+  void await_next_after(pid_t before) {
+    ASSERT_TRUE(watchdog.wait_until([&] {
+      const pid_t now = daemon_pid(watchdog);
+      return now > 0 && now != before && unit_text(watchdog, kDaemonUnit, "ActiveState") == "active";
+    }));
+  }
+  void kill_daemon() {
+    const pid_t before = daemon_pid(watchdog);
+    ::kill(before, SIGKILL);
+    await_next_after(before);
+  }
+  /// What the ledger has of a run, whoever wrote it.
+  std::vector<Dict> on_record(const std::string& id, const std::string& kind) { return watchdog.events_of(id, kind); }
+
+  static constexpr char kDropInFolder[] = "/run/systemd/system/analysis-watchdogd.service.d";
+};
+
+TEST_F(TheNextDaemon, KeepsTheDeadlinesAndReportsToWhoWaits) {
+  const Instant began = monotonic_now();
+  auto launched = start(How::kLaunched, new_id("deadline launched"), {wall_clock(15s)}, {"stay"});
+  auto registered = start(How::kRegistered, new_id("deadline registered"), {wall_clock(15s)}, {"stay"});
+
+  kill_daemon();
+
+  for (Started* run : {&launched, &registered}) {
+    const Dict end = await_end(*run);
+    EXPECT_EQ(text(end, "reason"), "wall-clock");
+    EXPECT_THAT(number(end, "duration_usec"), Ge(15'000'000U));
+    EXPECT_THAT(on_record(run->id, "adopted"), SizeIs(1));
+  }
+  EXPECT_THAT(monotonic_now() - began, Lt(Span(60s)));
+  EXPECT_EQ(launched.process.reap(), 124) << "the launcher did not wait for the next daemon's word";
+}
+
+TEST_F(TheNextDaemon, ClosesWhatEndedMeanwhileWithTheTrueReason) {
+  auto quick = start(How::kRegistered, new_id("exits meanwhile"), {}, {"stay"});
+  auto big = start(How::kLaunched, new_id("oom meanwhile"), {memory_limit(32), headroom(16)},
+                   {"leak-on-usr1", path("ready"), "1024", "0"});
+  await_file("ready");
+  ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
+
+  ::kill(quick.leader, SIGTERM);
+  ::kill(big.leader, SIGUSR1);
+  EXPECT_TRUE(quick.process.reap());
+  EXPECT_TRUE(big.process.await_end());
+  ASSERT_TRUE(systemctl({"start", kDaemonUnit}));
+
+  ASSERT_TRUE(watchdog.wait_until([&] { return on_record(big.id, "ended").size() == 1; }));
+  EXPECT_EQ(text(on_record(big.id, "ended").at(0), "reason"), "oom");
+  ASSERT_THAT(on_record(quick.id, "ended"), SizeIs(1));
+  EXPECT_EQ(text(on_record(quick.id, "ended").at(0), "reason"), "exited");
+  EXPECT_TRUE(watchdog.wait_until([&] { return find_units(watchdog, {quick.id, big.id}).empty(); }));
+}
+
+TEST_F(TheNextDaemon, ArmsTheTripwireAgain) {
+  auto run = start(How::kLaunched, new_id("tripwire again"), {memory_limit(64), headroom(64)},
+                   {"leak-on-usr1", path("ready"), "1024", "20"});
+  await_file("ready");
+  kill_daemon();
+  ASSERT_TRUE(watchdog.wait_until([&] { return line_of(run.folder + "/memory.high") == std::to_string(64U << 20U); }));
+
+  ::kill(run.leader, SIGUSR1);
+
+  EXPECT_EQ(text(await_end(run), "reason"), "memory");
+}
+
+TEST_F(TheNextDaemon, WatchesWhatNobodyHasOnRecord) {
+  const std::string id = new_id("stranger");
+  const std::string scope = scope_unit(AnalysisId::parse(id).value());
+  const std::string slice = slice_unit(AnalysisId::parse(id).value());
+  auto unknown = Child::spawn(
+      {"systemd-run", "--scope", "--quiet", "--unit", scope, "--slice", slice, workload_program(), "stay"});
+  ASSERT_TRUE(watchdog.wait_until([&] { return !processes_in(slice_folder(id)).empty(); }));
+
+  kill_daemon();
+
+  ASSERT_TRUE(watchdog.wait_until([&] { return watchdog.find(id).has_value(); }));
+  ASSERT_THAT(on_record(id, "adopted"), SizeIs(1));
+  EXPECT_TRUE(flag(details(on_record(id, "adopted").at(0)), "without_record"));
+  EXPECT_TRUE(watchdog.call("KillAnalysis", [&](bus::Message& m) { m.append(id); }).ok());
+  await_end(id);
+}
+
+// ---- Killed at a system call ----
+
+/// The daemon is killed as it makes the nth call of this name after the end of a run has been set going.
+struct Point {
+  std::string call;
+  int nth;
+  bool stubborn = false;  ///< the run ignores SIGTERM
+  friend void PrintTo(const Point& point, std::ostream* out) {
+    *out << point.call << " " << point.nth << (point.stubborn ? " (ignores SIGTERM)" : "");
+  }
+};
+
+class KilledAt : public TheNextDaemon, public ::testing::WithParamInterface<Point> {};
+
+TEST_P(KilledAt, LosesAndDoublesNoEnd) {
+  const Point& point = GetParam();
+  auto run = start(How::kLaunched, new_id("killed at"), {grace(2s)},
+                   point.stubborn ? Words{"ignore-term", path("ready")} : Words{"stay"});
+  if (point.stubborn) await_file("ready");
+  const pid_t before = daemon_pid(watchdog);
+  const Held daemon(before);
+  const std::string log = path("strace.log");
+  auto tracer = Child::spawn({"strace", "-f", "-o", log, "-p", std::to_string(before), "-e", "trace=" + point.call,
+                              "-e", "inject=" + point.call + ":signal=KILL:when=" + std::to_string(point.nth)});
+  ASSERT_TRUE(watchdog.wait_until([&] {
+    return read_file("/proc/" + std::to_string(before) + "/status").find("TracerPid:\t0\n") == std::string::npos;
+  }));
+
+  const auto killer = Child::spawn({"analysisctl", "kill", run.id});
+
+  ASSERT_TRUE(watchdog.wait_until([&] { return !daemon.alive(); })) << "it never made that call: " << read_file(log);
+  await_next_after(before);
+  ASSERT_TRUE(watchdog.wait_until([&] { return !on_record(run.id, "ended").empty() || watchdog.find(run.id); }));
+  if (watchdog.find(run.id)) (void)run_command({"analysisctl", "kill", run.id});  // It died before it knew of the wish.
+  ASSERT_TRUE(watchdog.wait_until([&] { return !on_record(run.id, "ended").empty() && !watchdog.find(run.id); }));
+  EXPECT_THAT(on_record(run.id, "ended"), SizeIs(1));
+  EXPECT_THAT(on_record(run.id, "ending").size(), ::testing::Le(1U));
+  EXPECT_EQ(text(on_record(run.id, "ended").at(0), "reason"), "requested");
+  EXPECT_THAT(processes_in(run.folder), IsEmpty());
+  EXPECT_TRUE(run.process.reap());
+  EXPECT_TRUE(watchdog.wait_until([&] { return find_units(watchdog, run.id).empty(); }));
+}
+
+INSTANTIATE_TEST_SUITE_P(, KilledAt,
+                         ::testing::Values(Point{"fsetxattr", 1},          // with the intent made, and written nowhere
+                                           Point{"pidfd_send_signal", 1},  // between intent and act
+                                           Point{"pidfd_send_signal", 2},  // between SIGTERM and SIGCONT
+                                           Point{"fsetxattr", 2},          // between act and its note
+                                           Point{"pwrite64", 1}, Point{"pwrite64", 2},
+                                           Point{"pwrite64", 5},                          // within a commit
+                                           Point{"fdatasync", 1}, Point{"fdatasync", 2},  // before it is durable
+                                           Point{"pwrite64", 12, true},
+                                           Point{"fdatasync", 3, true},    // … of what comes later
+                                           Point{"fsetxattr", 3, true}));  // with the grace over, before cgroup.kill
+
+}  // namespace
+}  // namespace aw::stories
