@@ -2,6 +2,7 @@
 //
 // The ledger on a bad disk: enforcement goes on, what can't be promised is refused, and nothing that was there is lost.
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -37,9 +38,13 @@ class ALedger : public Story {
   }
 
   /// From here on the ledger is in a small file system of its own.
-  void start_with_small_disk(const char* options) {
+  void start_with_small_disk(unsigned long flags) {
     ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
-    ASSERT_EQ(::mount("tmpfs", kFolder, "tmpfs", 0, options), 0) << std::strerror(errno);
+    struct stat folder {};
+    ASSERT_EQ(::stat(kFolder, &folder), 0);
+    std::ostringstream options;
+    options << "size=16m,mode=" << std::oct << (folder.st_mode & 07777U) << std::dec << ",gid=" << folder.st_gid;
+    ASSERT_EQ(::mount("tmpfs", kFolder, "tmpfs", flags, options.str().c_str()), 0) << std::strerror(errno);
     mounted_ = true;
     ASSERT_TRUE(systemctl({"start", kDaemonUnit}));
   }
@@ -69,7 +74,7 @@ class ALedger : public Story {
 };
 
 TEST_F(ALedger, OnAFullDiskEndsWhatItMustAndTakesNothingNew) {
-  start_with_small_disk("size=16m,mode=0750");
+  start_with_small_disk(0);
   const auto run = start(How::kLaunched, new_id("full disk"), {wall_clock(20s), grace(2s)}, {"stay"});
   const auto full = run_command({"sh", "-c", "cat /dev/zero > /var/lib/analysis-watchdog/filler; true"});
   ASSERT_THAT(full.err, HasSubstr("No space left"));
@@ -92,7 +97,7 @@ TEST_F(ALedger, OnAFullDiskEndsWhatItMustAndTakesNothingNew) {
 
 TEST_F(ALedger, OnAReadOnlyDiskEndsWhatItMustAndTakesNothingNew) {
   const auto run = start(How::kLaunched, new_id("read only"), {wall_clock(15s), grace(2s)}, {"stay"});
-  start_with_small_disk("ro");
+  start_with_small_disk(MS_RDONLY);
 
   EXPECT_TRUE(watchdog.wait_until([&] { return !store_healthy(); }));
   expect_refused(new_id("refused"));
@@ -119,7 +124,7 @@ TEST_F(ALedger, ThatIsCorruptIsSetAsideAndLiveRunsAreKept) {
     return !aside.empty();
   }));
   EXPECT_EQ(read_file(aside.at(0)), bytes) << "what was damaged is not what was set aside";
-  ASSERT_TRUE(watchdog.find(run.id)) << "the run is not watched any more";
+  ASSERT_TRUE(watchdog.wait_until([&] { return watchdog.find(run.id).has_value(); })) << "the run is not watched any more";
   EXPECT_EQ(text(await_end(run), "reason"), "wall-clock");
   EXPECT_TRUE(watchdog.wait_until([&] { return read_ledger(run.id, "ended").size() == 1; }));
   for (const auto& path : aside) std::filesystem::remove(path);

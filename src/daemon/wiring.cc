@@ -141,7 +141,8 @@ void Daemon::on_ledger_changed() {
     if (healthy) spdlog::info("the ledger takes writes again");
     if (!healthy) spdlog::error("{}; limits are enforced, nothing new is registered", ledger_.problem());
   }
-  if (const unsigned renewals = ledger_.renewals(); renewals != std::exchange(ledger_renewals_, renewals)) {
+  const unsigned renewals = ledger_.renewals();
+  if (renewals != std::exchange(ledger_renewals_, renewals) && supervisor_) {
     for (const auto& [key, run] : supervisor_->runs()) {
       if (run->cgroup) ledger_.change_run(supervisor_->chronicle().row_of(*run));
     }
