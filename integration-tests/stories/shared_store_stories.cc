@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The record, from the kill to PostgreSQL: a real server in the guest, the real shipper, and what a bad day does to
+// them. One server and one shipper serve all stories of this file; each has a database of its own.
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "support/story.h"
+
+namespace aw::stories {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Lt;
+using ::testing::SizeIs;
+using Json = nlohmann::json;
+
+constexpr char kShipperUnit[] = "analysis-watchdog-shipper.service";
+constexpr char kDropIn[] = "/run/analysis-watchdog/analysis-watchdog.conf.d/60-story.conf";
+constexpr char kRoles[] = "/usr/share/analysis-watchdog/migrations/postgresql/roles.sql";
+
+/// What a program says when it is told to do something that must work.
+std::string told(const Words& words, const std::string& input = "") {
+  const auto result = run_command(words, input);
+  EXPECT_EQ(result.status, 0) << words.at(0) << ": " << result.err;
+  return result.out;
+}
+
+class ASharedStore : public Story {
+ protected:
+  static void SetUpTestSuite() {
+    ASSERT_EQ(run_command({"systemctl", "start", "postgresql"}).status, 0);
+    for (const char* role : {"root", "analysis-watchdog-shipper"}) {
+      (void)run_as("postgres", {"createuser", role});  // A story file that is run twice has them.
+    }
+  }
+  static void TearDownTestSuite() { (void)run_command({"systemctl", "stop", "postgresql"}); }
+
+  void SetUp() override {
+    Story::SetUp();
+    static int number = 0;
+    database_ = "analyses" + std::to_string(++number);
+    (void)run_as("postgres", {"dropdb", "--if-exists", "--force", database_});
+    ASSERT_EQ(run_as("postgres", {"createdb", "--owner=root", database_}).status, 0);
+    std::filesystem::create_directories(std::filesystem::path(kDropIn).parent_path());
+    write_file(kDropIn, "[PostgreSQL]\nPostgresUri=postgresql:///" + database_ + "?host=/run/postgresql\n");
+    ASSERT_TRUE(systemctl({"reload", kDaemonUnit}));
+  }
+  void TearDown() override {
+    EXPECT_TRUE(systemctl({"stop", kShipperUnit}));
+    (void)run_command({"systemctl", "reset-failed", kShipperUnit});
+    std::filesystem::remove(kDropIn);
+    EXPECT_TRUE(systemctl({"reload", kDaemonUnit}));
+    // Another database is another copy, to which nothing has been brought.
+    std::filesystem::remove("/var/lib/analysis-watchdog-shipper/shipped");
+    Story::TearDown();
+  }
+
+  /// As the manual has it.
+  void set_up() {
+    told({"analysisctl", "migrate"});
+    told({"psql", "-q", "-d", database_, "-v", "writer=analysis-watchdog-shipper", "-v", "reader=root", "-v",
+          "schema=public", "-f", kRoles});
+    ASSERT_TRUE(systemctl({"start", kShipperUnit}));
+  }
+
+  /// Rows as "a|b|c".
+  std::vector<std::string> sql(const std::string& statement) const {
+    std::vector<std::string> rows;
+    std::istringstream lines(told({"psql", "-q", "-tA", "-d", database_}, statement));
+    for (std::string row; std::getline(lines, row);) rows.push_back(row);
+    return rows;
+  }
+  static void sql_as_admin(const std::string& statement) {
+    const auto result = run_as("postgres", {"psql", "-q", "-c", statement});
+    EXPECT_EQ(result.status, 0) << result.err;
+  }
+  bool await_rows(const std::string& statement, std::vector<std::string> rows, Span patience = kPatience) {
+    return watchdog.wait_until(
+        [&] {
+          const auto result = run_command({"psql", "-q", "-tA", "-d", database_}, statement);
+          std::string wanted;
+          for (const std::string& row : rows) wanted += row + "\n";
+          return result.out == wanted;
+        },
+        patience);
+  }
+  bool await_shipped() {
+    return watchdog.wait_until([&] { return number(watchdog.manager_properties(), "UnshippedEvents") == 0; }, 5min);
+  }
+  static std::string status_text() {
+    return run_command({"systemctl", "show", "--property=StatusText", "--value", kShipperUnit}).out;
+  }
+  bool await_status(const std::string& words) {
+    return watchdog.wait_until([&] { return status_text().find(words) != std::string::npos; });
+  }
+
+  /// What the ledger's file has, read by somebody else's SQLite: the rows of a query as JSON objects.
+  static std::vector<Json> read_ledger(const std::string& where) {
+    const std::string program =
+        "import json, sqlite3\n"
+        "db = sqlite3.connect('file:/var/lib/analysis-watchdog/ledger.db?mode=ro', uri=True)\n"
+        "db.row_factory = sqlite3.Row\n"
+        "for row in db.execute('SELECT * FROM watchdog_events WHERE " +
+        where +
+        " ORDER BY seq'):\n"
+        "  print(json.dumps(dict(row)))\n";
+    std::vector<Json> rows;
+    std::istringstream lines(told({"python3", "-c", program}));
+    for (std::string line; std::getline(lines, line);) rows.push_back(Json::parse(line));
+    return rows;
+  }
+
+  std::string database_;
+};
+
+// ---- One record ----
+
+/// What stores write differently for the same value.
+Json normal(const std::string& name, Json value) {
+  if (value.is_string() && (name == "processes" || name == "details")) value = Json::parse(value.get<std::string>());
+  if (name == "escalated" && value.is_number()) return value != 0;
+  if (name == "occurred_at" && value.is_string()) {
+    // "…+00:00" and "…Z", with as many decimals as there are.
+    std::string text = value;
+    text = text.substr(0, 26);
+    while (text.ends_with('0')) text.pop_back();
+    return text;
+  }
+  return value;
+}
+
+TEST_F(ASharedStore, HasTheSameOfAKillAsEverybodyElse) {
+  set_up();
+  const auto run = start(How::kLaunched, new_id("ev\xc3\xadl \"id\" ' ; DROP"), {memory_limit(32), headroom(64)},
+                         {"leak", "1024", "20"});
+  const Dict signalled = await_end(run);
+  ASSERT_EQ(text(signalled, "reason"), "memory");
+  const std::string event_id = text(signalled, "event_id");
+  ASSERT_TRUE(await_rows("SELECT count(*) FROM watchdog_events WHERE event_id = '" + event_id + "'", {"1"}));
+
+  // The tool's JSON is made of the signal's record; it stands for the signal here, and is compared with it below.
+  std::map<std::string, Json> told_by;
+  told_by["events --json"] = Json::parse(told({"analysisctl", "events", "--json", "--id", run.id, "--kind", "ended"}));
+  told_by["explain --json"] = Json::parse(told({"analysisctl", "explain", "--json", run.id})).at("end");
+  const auto ledger = read_ledger("event_id = \"" + event_id + "\"");
+  ASSERT_THAT(ledger, SizeIs(1));
+  told_by["ledger"] = ledger.at(0);
+  told_by["PostgreSQL"] = Json::parse(
+      sql("SET timezone = 'UTC'; SELECT to_jsonb(e) FROM watchdog_events e WHERE event_id = '" + event_id + "'").at(0));
+
+  const Json& reference = told_by["events --json"];
+  for (const auto& [who, record] : told_by) {
+    for (const auto& [name, value] : reference.items()) {
+      ASSERT_TRUE(record.contains(name)) << who << " lacks " << name;
+      EXPECT_EQ(normal(name, record.at(name)), normal(name, value)) << who << ", " << name;
+    }
+  }
+  for (const auto& [name, value] : signalled) {
+    ASSERT_TRUE(reference.contains(name)) << name;
+    if (const auto* held = value.get_if<std::string>()) {
+      EXPECT_EQ(reference.at(name), *held) << name;
+    } else if (const auto* count = value.get_if<std::uint64_t>(); count != nullptr && name != "occurred_at") {
+      EXPECT_EQ(reference.at(name), *count) << name;
+    }
+  }
+
+  const auto journal = await_journal_record("ANALYSIS_EVENT_ID", event_id);
+  ASSERT_TRUE(journal);
+  const std::map<std::string, std::string> fields{{"ANALYSIS_ID", "registered_as"},
+                                                  {"ANALYSIS_RUN_ID", "run_id"},
+                                                  {"ANALYSIS_REASON", "reason"},
+                                                  {"ANALYSIS_EVENT", "kind"},
+                                                  {"ANALYSIS_PID", "pid"},
+                                                  {"ANALYSIS_COMM", "comm"},
+                                                  {"ANALYSIS_UID", "uid"},
+                                                  {"ANALYSIS_UNIT", "unit"},
+                                                  {"ANALYSIS_MEMORY_PEAK", "memory_peak_bytes"},
+                                                  {"ANALYSIS_MEMORY_LIMIT", "memory_limit_bytes"},
+                                                  {"ANALYSIS_DURATION_USEC", "duration_usec"},
+                                                  {"ANALYSIS_WALL_CLOCK_LIMIT_USEC", "wall_clock_limit_usec"},
+                                                  {"ANALYSIS_CPU_USEC", "cpu_usec"},
+                                                  {"ANALYSIS_SIGNAL", "signal"}};
+  for (const auto& [field_name, name] : fields) {
+    const Json& value = reference.at(name);
+    EXPECT_EQ(field(*journal, field_name), value.is_string() ? value.get<std::string>() : value.dump()) << field_name;
+  }
+}
+
+TEST_F(ASharedStore, KeepsTheEventsOfADeletedAnalysis) {
+  set_up();
+  const auto first = start(How::kLaunched, new_id("deleted"), {}, {"stay"});
+  ASSERT_TRUE(await_rows("SELECT count(*) FROM watchdog_processes WHERE registered_as = '" + first.id + "'", {"1"}));
+  EXPECT_EQ(sql("SELECT DISTINCT analysis_id FROM watchdog_events WHERE registered_as = '" + first.id + "'"),
+            std::vector<std::string>{first.id});
+
+  sql("DELETE FROM analyses WHERE id = '" + first.id + "'");
+  EXPECT_TRUE(watchdog.kill(first.id).ok());
+  await_end(first);
+
+  const std::string of = " FROM watchdog_events WHERE registered_as = '" + first.id + "'";
+  EXPECT_TRUE(await_rows("SELECT string_agg(kind || ' ' || coalesce(analysis_id, '-'), ',' ORDER BY ledger_seq)" + of,
+                         {"registered -,ending -,ended -"}));
+  EXPECT_TRUE(await_rows("SELECT count(*) FROM watchdog_processes WHERE registered_as = '" + first.id + "'", {"0"}));
+}
+
+TEST_F(ASharedStore, LeavesATableOfTheApplicationsAsItIs) {
+  sql("CREATE TABLE analyses (id varchar(100) PRIMARY KEY, title text NOT NULL, price numeric);"
+      "INSERT INTO analyses VALUES ('known one', 'A title', 3)");
+  set_up();
+  const auto known = start(How::kLaunched, own("known one"), {}, {"stay"});
+  const auto unknown = start(How::kLaunched, own("unknown one"), {}, {"stay"});
+  for (const Started* run : {&known, &unknown}) {
+    EXPECT_TRUE(watchdog.kill(run->id).ok());
+    await_end(*run);
+  }
+
+  EXPECT_TRUE(await_rows(
+      "SELECT registered_as, coalesce(analysis_id, '-') FROM watchdog_events WHERE kind = 'ended' AND registered_as IN "
+      "('known one', 'unknown one') ORDER BY ledger_seq",
+      {"known one|known one", "unknown one|-"}));
+  EXPECT_EQ(sql("SELECT * FROM analyses"), std::vector<std::string>{"known one|A title|3"});
+}
+
+TEST_F(ASharedStore, IsSilentWhereNoneIsConfigured) {
+  std::filesystem::remove(kDropIn);
+  EXPECT_TRUE(systemctl({"start", kShipperUnit})) << "a service that has nothing to do is no failure";
+  EXPECT_EQ(unit_text(watchdog, kShipperUnit, "ActiveState"), "inactive");
+  EXPECT_EQ(number(watchdog.manager_properties(), "UnshippedEvents"), 0U);
+}
+
+// ---- A bad day ----
+
+/// Starts `count` runs, a few at a time, while the story goes on.
+class Churn {
+ public:
+  Churn(const std::string& prefix, int count)
+      : program_(Child::spawn({"sh", "-c",
+                               "for lane in 1 2 3 4; do ( i=0; while [ $i -lt " + std::to_string(count / 4) +
+                                   " ]; do i=$((i + 1)); analysis-run --quiet --id " + prefix +
+                                   "-$lane-$i -- true || exit 1; done ) & lanes=\"$lanes $!\"; done; "
+                                   "for lane in $lanes; do wait $lane || exit 1; done"})) {}
+  bool await() { return program_.reap(8min) == 0; }
+
+ private:
+  Child program_;
+};
+
+TEST_F(ASharedStore, HasEachOfAThousandEndsOnceAfterABadDay) {
+  set_up();
+  const std::string prefix = "churn";
+  const std::string ours = " WHERE registered_as LIKE '" + prefix + "-%'";
+  constexpr int kRuns = 1000;
+  std::vector<std::uint64_t> late;
+  const auto measure_lateness = [&](const char* when) {
+    const auto run = start(How::kLaunched, new_id(std::string("late ") + when), {wall_clock(1s)}, {"stay"});
+    const auto end = await_end(run);
+    late.push_back(number(end, "duration_usec") - 1'000'000);
+    std::cout << when << ": a deadline's end " << late.back() << " us after it\n";
+  };
+  Churn churn(prefix, kRuns);
+  ASSERT_TRUE(watchdog.wait_until([&] { return sql("SELECT count(*) FROM watchdog_events" + ours).at(0) != "0"; }));
+  measure_lateness("all well");
+
+  // Cut off in the middle, again and again.
+  for (int i = 0; i < 10; ++i) {
+    sql_as_admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'analysis-watchdog-shipper'");
+    watchdog.let_pass(200ms);
+  }
+
+  ASSERT_TRUE(systemctl({"stop", "postgresql"}));
+  ASSERT_TRUE(await_status("not reachable"));
+  measure_lateness("stopped");
+  ASSERT_TRUE(systemctl({"start", "postgresql"}));
+  ASSERT_TRUE(systemctl({"restart", "postgresql"}));
+
+  sql_as_admin("ALTER ROLE \"analysis-watchdog-shipper\" SET default_transaction_read_only = on");
+  sql_as_admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'analysis-watchdog-shipper'");
+  ASSERT_TRUE(await_status("read-only"));
+  measure_lateness("read-only");
+  sql_as_admin("ALTER ROLE \"analysis-watchdog-shipper\" RESET default_transaction_read_only");
+
+  sql_as_admin("ALTER ROLE \"analysis-watchdog-shipper\" NOLOGIN");
+  sql_as_admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'analysis-watchdog-shipper'");
+  ASSERT_TRUE(await_status("denied"));
+  sql_as_admin("ALTER ROLE \"analysis-watchdog-shipper\" LOGIN");
+
+  sql("INSERT INTO watchdog_migrations (version, name) VALUES (99, '0099_later.sql')");
+  sql_as_admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'analysis-watchdog-shipper'");
+  ASSERT_TRUE(await_status("too new"));
+  sql("DELETE FROM watchdog_migrations WHERE version = 99");
+
+  // A disk of its own for the table, and that full.
+  const std::string small = "/var/lib/postgresql/small";
+  std::filesystem::create_directories(small);
+  ASSERT_EQ(::mount("tmpfs", small.c_str(), "tmpfs", 0, "size=64m"), 0);
+  told({"chown", "postgres:postgres", small});
+  sql_as_admin("CREATE TABLESPACE small LOCATION '" + small + "'");
+  sql_as_admin("GRANT CREATE ON TABLESPACE small TO root");
+  sql("ALTER TABLE watchdog_events SET TABLESPACE small");
+  (void)run_command({"sh", "-c", "cat /dev/zero > " + small + "/filler"});
+  // Free pages of the table take what is left; then there are none.
+  const bool was_full = await_status("out of disk");
+  EXPECT_TRUE(was_full || sql("SELECT count(*) FROM watchdog_events" + ours).at(0) == std::to_string(2 * kRuns));
+  measure_lateness("full");
+  std::filesystem::remove(small + "/filler");
+
+  ASSERT_TRUE(churn.await()) << "a run was held up, or failed";
+  ASSERT_TRUE(await_shipped()) << status_text();
+
+  const auto ledger = read_ledger("registered_as LIKE \"" + prefix + "-%\"");
+  EXPECT_EQ(ledger.size(), 2U * kRuns);
+  std::vector<std::string> in_ledger;
+  std::set<std::string> ended;
+  for (const Json& event : ledger) {
+    in_ledger.push_back(event.at("event_id"));
+    if (event.at("kind") == "ended") ended.insert(event.at("run_id").get<std::string>());
+  }
+  EXPECT_THAT(ended, SizeIs(kRuns));
+  EXPECT_EQ(sql("SELECT event_id FROM watchdog_events" + ours + " ORDER BY ledger_seq"), in_ledger);
+  EXPECT_EQ(sql("SELECT count(*) FROM watchdog_processes" + ours), std::vector<std::string>{"0"});
+  EXPECT_EQ(sql("SELECT count(*) FROM watchdog_refused"), std::vector<std::string>{"0"});
+  for (const std::uint64_t usec : late) EXPECT_THAT(usec, Lt(5'000'000U)) << "nothing may be held up by PostgreSQL";
+
+  EXPECT_TRUE(systemctl({"stop", kShipperUnit}));
+  sql("ALTER TABLE watchdog_events SET TABLESPACE pg_default");
+  sql_as_admin("DROP TABLESPACE small");
+  EXPECT_EQ(::umount(small.c_str()), 0);
+}
+
+}  // namespace
+}  // namespace aw::stories
