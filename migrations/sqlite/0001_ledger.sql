@@ -10,6 +10,16 @@ CREATE TABLE watchdog_migrations (
   applied_at TEXT NOT NULL
 ) STRICT;
 
+-- Which ledger this is, among all that this host and others ever had: a number of an event (seq) means something in one
+-- ledger only.
+CREATE TABLE watchdog_ledger (
+  id TEXT PRIMARY KEY NOT NULL,
+  begun_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO watchdog_ledger (id, begun_at)
+VALUES (lower(hex(randomblob(16))), strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'));
+
 -- Who keeps the list of analyses: 'watchdog', which then adds each id that is registered, or 'host', an application
 -- that had such a table before us and gets no rows from us.
 CREATE TABLE watchdog_owner (

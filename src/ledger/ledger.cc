@@ -92,6 +92,11 @@ std::uint64_t Ledger::lost() const {
   return lost_;
 }
 
+Extent Ledger::extent() const {
+  const std::lock_guard lock(mutex_);
+  return extent_;
+}
+
 bool Ledger::healthy() const {
   const std::lock_guard lock(mutex_);
   return problem_.empty() && waiting_now() < options_.capacity;
@@ -220,9 +225,11 @@ Result<void> Ledger::commit() {
   }
   const bool wrote = !in_flight_.empty();
   in_flight_.clear();
+  auto extent = file_->read_extent();
 
   const std::lock_guard lock(mutex_);
   settled_ += std::exchange(in_flight_count_, 0);
+  if (extent) extent_ = *std::move(extent);  // What can't be read shows with the next commit.
   lost_ += refused.size();
   for (std::string& sentence : refused) say(options_.path.string() + ": " + std::move(sentence));
   const bool was_full = overflowed_ > 0;

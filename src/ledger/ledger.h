@@ -52,6 +52,7 @@ class Ledger {
   std::uint64_t settled() const;
   std::uint64_t waiting() const;  ///< entries that are not durable yet
   std::uint64_t lost() const;     ///< entries that never will be: there were too many, or they were refused
+  Extent extent() const;          ///< what is durable, as of the last write or prune
   bool healthy() const;           ///< the file is open, the last attempt to write succeeded, and there is room to wait
   std::string problem() const;    ///< a sentence; empty while healthy
 
@@ -98,6 +99,7 @@ class Ledger {
   std::uint64_t overflowed_ = 0;  ///< lost for want of room since the last notice
   std::string problem_;
   bool tried_ = false;  ///< the first attempt to open is over
+  Extent extent_;
   unsigned renewals_ = 0;
   std::vector<std::string> notices_;
   std::optional<PruneOrder> prune_;

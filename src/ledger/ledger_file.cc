@@ -141,6 +141,16 @@ Result<void> LedgerFile::write(const EndRun& end) {
   return end_run_.run();
 }
 
+Result<Extent> LedgerFile::read_extent() {
+  auto id = database_.read_text("SELECT id FROM watchdog_ledger");
+  if (!id) return std::move(id).error();
+  const auto first = database_.read_number("SELECT min(seq) FROM watchdog_events");
+  if (!first) return Error(first.error());
+  const auto newest = database_.read_number("SELECT max(seq) FROM watchdog_events");
+  if (!newest) return Error(newest.error());
+  return Extent{*std::move(id), *first, *newest};
+}
+
 Result<fs::path> set_aside(const fs::path& path, WallTime now) {
   const std::time_t clock = std::chrono::floor<std::chrono::seconds>(now.time_since_epoch()).count();
   std::tm parts{};

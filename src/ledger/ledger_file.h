@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -31,6 +32,18 @@ struct EndRun {
 /// One thing to be written.
 using Entry = std::variant<supervise::EventRecord, BeginRun, ChangeRun, EndRun>;
 
+/// What of the ledger is durable.
+struct Extent {
+  std::string ledger_id;
+  std::int64_t first = 0;   ///< the oldest event that has not been pruned; 0 while there is none
+  std::int64_t newest = 0;  ///< the newest
+
+  /// How many events there may be above `seq`.
+  std::uint64_t above(std::int64_t seq) const {
+    return newest == 0 || newest <= seq ? 0 : static_cast<std::uint64_t>(newest - std::max(seq, first - 1));
+  }
+};
+
 /// Looks the file through for damage, for two seconds at most: of a large one only the beginning, and the rest is
 /// found when it is come upon.
 Result<void> look_for_damage(const std::filesystem::path& path);
@@ -46,6 +59,8 @@ class LedgerFile {
   /// out, and a sentence about it is returned. After an error nothing or all of it is there; to write it again changes
   /// nothing.
   Result<std::vector<std::string>> commit(const std::deque<Entry>& entries);
+
+  Result<Extent> read_extent();
 
   Result<PruneStep> prune_step(const PruneOrder& order) { return ledger::prune_step(database_, order); }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ledger/ledger_reader.h"
 
+#include <algorithm>
+
 #include "ledger/migrations.h"
 #include "ledger/rows.h"
 
@@ -11,6 +13,9 @@ using supervise::EventRecord;
 using supervise::RunRow;
 
 constexpr int kPatience = 2'000;  // Readers don't wait for the writer in WAL mode; only for a recovery.
+
+constexpr char kNewestSeq[] = "SELECT max(seq) FROM watchdog_events";
+constexpr char kLedgerId[] = "SELECT id FROM watchdog_ledger";
 
 /// A newer program may have changed what the columns mean.
 Result<void> check_version(Database& database) {
@@ -85,25 +90,41 @@ Result<std::vector<EventRecord>> LedgerReader::read_events(const EventQuery& que
 }
 
 Result<std::vector<StoredEvent>> LedgerReader::read_events_after(std::int64_t after, std::size_t limit) {
+  return read_outbox(after, limit).transform([](Outbox outbox) { return std::move(outbox.events); });
+}
+
+Result<Outbox> LedgerReader::read_outbox(std::int64_t after, std::size_t limit) {
   auto database = connection();
   if (!database) return std::move(database).error();
+  auto id = (*database)->read_text(kLedgerId);
+  if (!id) return std::move(id).error();
+  const auto newest = (*database)->read_number(kNewestSeq);
+  if (!newest) return Error(newest.error());
   auto statement = (*database)->prepare(std::string("SELECT ") + kEventColumns +
                                         " FROM watchdog_events WHERE seq > ?1 ORDER BY seq LIMIT ?2");
   if (!statement) return std::move(statement).error();
   statement->bind(1, after);
   statement->bind(2, sql_limit(limit));
-  std::vector<StoredEvent> events;
+  Outbox outbox{*std::move(id), *newest, after, {}};
   auto read = for_each_row(*statement, [&](const Statement& row) {
-    if (auto event = to_event(row)) events.push_back({row.number(0).value_or(0), *std::move(event)});
+    outbox.up_to = row.number(0).value_or(0);
+    if (auto event = to_event(row)) outbox.events.push_back({outbox.up_to, *std::move(event)});
   });
   if (!read) return std::move(read).error();
-  return events;
+  outbox.newest = std::max(outbox.newest, outbox.up_to);  // Written between the two looks.
+  return outbox;
+}
+
+Result<std::string> LedgerReader::read_ledger_id() {
+  auto database = connection();
+  if (!database) return std::move(database).error();
+  return (*database)->read_text(kLedgerId);
 }
 
 Result<std::int64_t> LedgerReader::read_newest_seq() {
   auto database = connection();
   if (!database) return std::move(database).error();
-  return (*database)->read_number("SELECT max(seq) FROM watchdog_events");
+  return (*database)->read_number(kNewestSeq);
 }
 
 Result<bool> LedgerReader::has_event(const std::string& event_id) {

@@ -29,6 +29,14 @@ struct StoredEvent {
   supervise::EventRecord event;
 };
 
+/// A piece of the ledger, for who keeps a copy.
+struct Outbox {
+  std::string ledger_id;            ///< seq means something in this ledger only
+  std::int64_t newest = 0;          ///< the newest event; 0 while there is none
+  std::int64_t up_to = 0;           ///< the last that was looked at: `events` may lack some that can't be read
+  std::vector<StoredEvent> events;  ///< in the order in which they were written
+};
+
 /// Reads a ledger, whoever writes it meanwhile. Opens the file when it is first asked, and anew when another one has
 /// taken its place. Fails where there is none. For one thread at a time; each call reads files.
 class LedgerReader {
@@ -38,7 +46,10 @@ class LedgerReader {
   Result<std::vector<supervise::EventRecord>> read_events(const EventQuery& query);  ///< newest first
   /// What follows `after`, in the order in which it was written: for who keeps a copy.
   Result<std::vector<StoredEvent>> read_events_after(std::int64_t after, std::size_t limit);
+  /// The same with what it is a part of. Whatever takes the file's place meanwhile, it is all of one ledger.
+  Result<Outbox> read_outbox(std::int64_t after, std::size_t limit);
   Result<std::int64_t> read_newest_seq();  ///< 0 while there is no event
+  Result<std::string> read_ledger_id();    ///< the same as long as the ledger lives
   Result<std::vector<supervise::RunRow>> read_runs();
   Result<bool> has_event(const std::string& event_id);
 

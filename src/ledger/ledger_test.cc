@@ -133,6 +133,53 @@ TEST_F(ALedger, GivesBackWhatWasWrittenNewestFirst) {
   EXPECT_THAT(ledger->take_notices(), IsEmpty());
 }
 
+TEST_F(ALedger, HasAnIdOfItsOwnThatEveryPieceOfItSays) {
+  const auto ledger = open();
+  for (int i = 0; i < 3; ++i) ledger->write(event_at("e" + std::to_string(i), i));
+  ASSERT_TRUE(becomes_durable(*ledger));
+  LedgerReader reader(options_.path);
+
+  const auto outbox = reader.read_outbox(1, 1);
+
+  ASSERT_TRUE(outbox) << outbox.error().message;
+  EXPECT_THAT(outbox->ledger_id, SizeIs(32));
+  EXPECT_EQ(outbox->ledger_id, reader.read_ledger_id().value());
+  EXPECT_EQ(outbox->newest, 3);
+  EXPECT_EQ(outbox->up_to, 2);
+  ASSERT_THAT(outbox->events, SizeIs(1));
+  EXPECT_EQ(outbox->events[0].event.event_id, "e1");
+  EXPECT_EQ(ledger->extent().ledger_id, outbox->ledger_id);
+}
+
+TEST_F(ALedger, ThatTakesThePlaceOfAnotherHasAnotherId) {
+  write_some(1);
+  LedgerReader reader(options_.path);
+  const std::string before = reader.read_ledger_id().value();
+  fs::remove_all(options_.path.parent_path());
+
+  write_some(2);
+
+  const auto outbox = reader.read_outbox(0, 10);
+  ASSERT_TRUE(outbox) << outbox.error().message;
+  EXPECT_NE(outbox->ledger_id, before);
+  EXPECT_THAT(outbox->events, SizeIs(2));
+}
+
+TEST_F(ALedger, TellsHowManyEventsAreAboveANumber) {
+  const auto ledger = open();
+  ASSERT_TRUE(ledger->wait_until_opened(60s));
+  EXPECT_EQ(ledger->extent().above(0), 0U);
+  for (int i = 0; i < 5; ++i) ledger->write(event_at("e" + std::to_string(i), i));
+
+  ASSERT_TRUE(becomes_durable(*ledger));
+
+  EXPECT_EQ(ledger->extent().above(0), 5U);
+  EXPECT_EQ(ledger->extent().above(3), 2U);
+  EXPECT_EQ(ledger->extent().above(5), 0U);
+  EXPECT_EQ(ledger->extent().above(9), 0U);
+  EXPECT_EQ((Extent{"", 101, 105}.above(0)), 5U);  // What has been pruned is not waiting.
+}
+
 TEST_F(ALedger, IsForItsOwnerAndGroup) {
   write_some(1);
 
