@@ -6,7 +6,9 @@
 -- database has a table analyses, anywhere on search_path, also REFERENCES and SELECT on that.
 -- Sizes are bytes, spans microseconds; no limit is NULL.
 
--- The host application may own this table, with whatever other columns. We add no rows to it.
+-- The host application may own this table, with whatever other columns: then it gets no rows from us. One that is made
+-- here has a comment that says so, and the shipper adds each id with the first event of its run. The comment goes with
+-- the table; a host application that takes the table over is seen by another owner or further columns.
 DO $$
 BEGIN
   IF to_regclass('analyses') IS NULL THEN
@@ -14,6 +16,7 @@ BEGIN
       id         text PRIMARY KEY,
       created_at timestamptz NOT NULL DEFAULT now()
     );
+    COMMENT ON TABLE analyses IS 'Kept by the analysis watchdog, which adds each id that is registered.';
   END IF;
 END
 $$;

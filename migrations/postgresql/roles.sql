@@ -23,7 +23,7 @@ GRANT SELECT ON watchdog_events, watchdog_processes, watchdog_kills, watchdog_st
 
 COMMIT;
 
--- The writer looks an analysis up, and no more. If analyses is another's and in another schema, its owner says instead:
+-- The writer looks an analysis up, and adds it where the table is ours. If analyses is another's and in another schema, its owner says instead:
 --   GRANT USAGE ON SCHEMA app TO watchdog_writer;  GRANT SELECT (id) ON app.analyses TO watchdog_writer;
 -- and, for the role that migrates, before it does:
 --   GRANT USAGE ON SCHEMA app TO migrator;  GRANT SELECT, REFERENCES ON app.analyses TO migrator;
@@ -31,4 +31,10 @@ SELECT count(*) > 0 AS ours FROM pg_class
 WHERE oid = to_regclass(format('%I.analyses', :'schema')) AND pg_has_role(relowner, 'USAGE') \gset
 \if :ours
 GRANT SELECT (id) ON :"schema".analyses TO :"writer";
+-- 0001_watchdog.sql gives the table this comment where it makes it.
+SELECT obj_description(to_regclass(format('%I.analyses', :'schema')), 'pg_class')
+  IS NOT DISTINCT FROM 'Kept by the analysis watchdog, which adds each id that is registered.' AS kept \gset
+\if :kept
+GRANT INSERT (id) ON :"schema".analyses TO :"writer";
+\endif
 \endif

@@ -11,12 +11,6 @@
 namespace aw::postgres {
 namespace {
 
-/// PostgreSQL's text cannot hold U+0000, in jsonb neither.
-std::string without_nul(std::string text) {
-  std::erase(text, '\0');
-  return text;
-}
-
 struct ToJson {
   Json operator()(std::string text) const { return without_nul(std::move(text)); }
   Json operator()(bool flag) const { return flag; }
@@ -44,6 +38,11 @@ struct ToJson {
 };
 
 }  // namespace
+
+std::string without_nul(std::string text) {
+  std::erase(text, '\0');
+  return text;
+}
 
 Json event_to_json(const supervise::EventRecord& event) {
   Json json = Json::object();

@@ -10,6 +10,9 @@ namespace aw::postgres {
 
 using Json = nlohmann::json;
 
+/// PostgreSQL's text cannot hold U+0000, in jsonb neither.
+std::string without_nul(std::string text);
+
 /// An event by the names of its columns, as PostgreSQL can store it: no limit is null, what passes a bigint is the
 /// largest one, and texts have no NUL.
 Json event_to_json(const supervise::EventRecord& event);

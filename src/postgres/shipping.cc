@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How an event gets its analysis_id. The writer may read `analyses`, and nothing else: it is another's table, so no
-// lock is asked for. An event is inserted with (SELECT id FROM analyses WHERE id = registered_as), and PostgreSQL's own
-// check of the reference decides what happens at that moment:
+// How an event gets its analysis_id. Where 0001_watchdog.sql has made `analyses`, and nobody has taken it over since,
+// an id is added with the first event of its run, once: an analysis that is deleted stays deleted until another run is
+// registered as it. What prevents that (a privilege, a trigger, a lock) prevents nothing else.
+//
+// Apart from that the writer may read `analyses`, and nothing else: it is another's table, so no lock is asked for. An
+// event is inserted with (SELECT id FROM analyses WHERE id = registered_as), and PostgreSQL's own check of the
+// reference decides what happens at that moment:
 //
 //   no such analysis               NULL
 //   deleted between look and check foreign_key_violation: the statement is repeated, and now looks in vain
@@ -12,8 +16,8 @@
 //                                  events go the same way at once, so that no batch waits for the same lock again.
 #include "postgres/shipping.h"
 
+#include <algorithm>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "postgres/event_json.h"
@@ -43,6 +47,22 @@ constexpr char kTypedColumns[] =
     "memory_peak_bytes bigint, memory_limit_bytes bigint, duration_usec bigint, wall_clock_limit_usec bigint, "
     "cpu_usec bigint, signal integer, escalated boolean, exit_code integer, exit_signal integer, "
     "leftover_memory_bytes bigint, processes jsonb, details jsonb, ledger_seq bigint";
+
+/// Whether ids are ours to add: the table is the one that our migration has made, with its mark, its owner and its
+/// columns.
+constexpr char kKeepsAnalyses[] =
+    "SELECT EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass('analyses') "
+    "AND obj_description(c.oid, 'pg_class') = 'Kept by the analysis watchdog, which adds each id that is registered.' "
+    "AND c.relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass('watchdog_migrations')) "
+    "AND has_column_privilege(c.oid, 'id', 'INSERT') "
+    "AND ARRAY['created_at', 'id'] = (SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute "
+    "WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped))";
+
+// Sorted, so that two shippers with new ids in common wait for each other and not both.
+constexpr char kAddAnalyses[] =
+    "INSERT INTO analyses (id) SELECT DISTINCT s.id FROM jsonb_to_recordset($1::jsonb) AS s (run_id uuid, id text) "
+    "WHERE NOT EXISTS (SELECT FROM watchdog_events o WHERE o.run_id = s.run_id) ORDER BY s.id "
+    "ON CONFLICT (id) DO NOTHING";
 
 /// How a statement fills analysis_id of `row`.
 enum class Linking {
@@ -84,6 +104,25 @@ std::string list_of(const std::map<std::string, Json>& rows) {
     list += to_text(row);
   }
   return list + "]";
+}
+
+bool is_uuid(std::string_view text) {
+  constexpr std::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  return std::ranges::equal(text, kForm, [](char c, char form) {
+    return form == '-' ? c == '-' : std::string_view("0123456789abcdefABCDEF").find(c) != std::string_view::npos;
+  });
+}
+
+/// The runs that begin with these events, as far as they may be right: [{"run_id", "id"}].
+Json beginnings_of(Parcels parcels) {
+  Json list = Json::array();
+  for (const Parcel& parcel : parcels) {
+    const supervise::EventRecord& record = parcel.event->record;
+    if (record.kind != EventKind::kRegistered && record.kind != EventKind::kAdopted) continue;
+    std::string id = without_nul(record.registered_as);
+    if (is_uuid(record.run_id) && !id.empty()) list.push_back({{"run_id", record.run_id}, {"id", std::move(id)}});
+  }
+  return list;
 }
 
 std::vector<Parcel> parcels_of(const Batch& batch, std::int64_t cursor) {
@@ -242,6 +281,22 @@ class Shipment {
   Shipped done_;
 };
 
+/// Best effort: without its analysis an event is as good as with it.
+void add_analyses(Session& session, pqxx::work& transaction, Parcels parcels) {
+  const Json beginnings = beginnings_of(parcels);
+  if (beginnings.empty()) return;
+  transaction.exec("SAVEPOINT analyses");
+  try {
+    if (execute(transaction, kKeepsAnalyses)[0][0].as<bool>()) {
+      execute(transaction, kAddAnalyses, to_text(beginnings));
+    }
+    transaction.exec("RELEASE SAVEPOINT analyses");
+  } catch (const pqxx::sql_error&) {
+    if (!session.connection.is_open()) throw;
+    transaction.exec("ROLLBACK TO SAVEPOINT analyses");
+  }
+}
+
 /// An Error if this program must not write to that schema.
 std::optional<Error> check_version(int version) {
   if (version == kSchemaVersion) return std::nullopt;
@@ -317,6 +372,7 @@ Result<Shipped> insert_events(Connection& connection, const Batch& batch) {
     }
 
     const std::vector<Parcel> parcels = parcels_of(batch, before.cursor);
+    add_analyses(session, transaction, parcels);
     Shipment shipment(session, transaction, batch, state[0][2].as<bool>() ? Linking::kUnlessNoted : Linking::kLookUp);
     for (std::size_t first = 0; first < parcels.size();) {
       std::size_t count = 0;
@@ -335,6 +391,33 @@ Result<Shipped> insert_events(Connection& connection, const Batch& batch) {
             batch.ledger_id, done.cursor);
     transaction.commit();
     return done;
+  });
+}
+
+Result<std::vector<Refusal>> read_refusals(Connection& connection, const std::string& host,
+                                           const std::string& ledger_id, std::int64_t after, std::size_t limit) {
+  return guarded(connection, "read what was refused", [&](Session& session) -> Result<std::vector<Refusal>> {
+    pqxx::work look(session.connection);
+    set_up(look, session.target, usual_limits(session));
+    std::vector<Refusal> refusals;
+    for (const auto& row : execute(look,
+                                   "SELECT ledger_seq, event_id, error FROM watchdog_refused WHERE host = $1 "
+                                   "AND ledger_id = $2 AND ledger_seq > $3 ORDER BY ledger_seq LIMIT $4",
+                                   host, ledger_id, after, limit)) {
+      refusals.push_back({row[0].as<std::int64_t>(), row[1].as<std::string>(), row[2].as<std::string>()});
+    }
+    return refusals;
+  });
+}
+
+Result<void> reset_cursor(Connection& connection, const std::string& host, const std::string& ledger_id) {
+  return guarded(connection, "begin shipping anew", [&](Session& session) -> Result<void> {
+    pqxx::work transaction(session.connection);
+    set_up(transaction, session.target, usual_limits(session));
+    execute(transaction, "UPDATE watchdog_shipping SET last_seq = 0 WHERE host = $1 AND ledger_id = $2", host,
+            ledger_id);
+    transaction.commit();
+    return {};
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "postgres/connection.h"
@@ -45,8 +46,23 @@ Result<std::int64_t> read_cursor(Connection& connection, const std::string& host
 /// after the last event, or nothing is. May be repeated with the same events, or some of them. An event that is refused
 /// for its own sake is set aside in watchdog_refused, and the others pass. An event whose analysis nobody knows, or
 /// that is deleted meanwhile, is inserted with a NULL analysis_id; one whose analysis is locked, too, and noted
-/// for link_events().
+/// for link_events(). Where the table `analyses` is kept by us, it has the id of a run from the run's first event on.
 Result<Shipped> insert_events(Connection& connection, const Batch& batch);
+
+/// An event that PostgreSQL has refused for its own sake.
+struct Refusal {
+  std::int64_t seq = 0;
+  std::string event_id;  ///< as it was: it may be what was wrong
+  std::string error;
+};
+
+/// The refused events of that ledger whose place is above `after`, in order, at most `limit`.
+Result<std::vector<Refusal>> read_refusals(Connection& connection, const std::string& host,
+                                           const std::string& ledger_id, std::int64_t after, std::size_t limit);
+
+/// Has all events of that ledger sent again; those that the database has are passed over. For a ledger that was put
+/// back to an earlier state (a restored backup), whose new events have numbers that were used before.
+Result<void> reset_cursor(Connection& connection, const std::string& host, const std::string& ledger_id);
 
 struct Linked {
   std::size_t linked = 0;   ///< events that have their analysis_id now

@@ -90,6 +90,8 @@ class AShipment : public AMigratedDatabase {
     EXPECT_TRUE(shipped) << shipped.error().message;
     return shipped ? *shipped : Shipped{};
   }
+  /// A host application makes `analyses` its own: from here on it gets no rows from us.
+  void take_analyses_over() { sql("ALTER TABLE analyses ADD COLUMN title text"); }
   std::string process(const std::string& columns) { return value("SELECT " + columns + " FROM watchdog_processes"); }
 
   std::optional<Connection> connection_;
@@ -242,6 +244,7 @@ TEST_F(AShipment, OfAKnownAnalysisIsLinkedToIt) {
 }
 
 TEST_F(AShipment, OfAnUnknownAnalysisArrivesWithoutIt) {
+  take_analyses_over();
   host_.add(EventKind::kRegistered);
 
   EXPECT_EQ(ship(host_).inserted, 1U);
@@ -265,6 +268,7 @@ TEST_F(AShipment, OutlivesTheAnalysis) {
 TEST_F(AShipment, OfAnAnalysisThatIsDeletedMeanwhileArrives) {
   target_.lock_timeout = std::chrono::seconds{20};
   connection_.emplace(open());
+  take_analyses_over();
   sql("INSERT INTO analyses VALUES ('survey')");
   host_.add(EventKind::kRegistered);
   pqxx::connection application(target_.uri);
@@ -283,6 +287,7 @@ TEST_F(AShipment, OfAnAnalysisThatIsDeletedMeanwhileArrives) {
 }
 
 TEST_F(AShipment, OfALockedAnalysisDoesNotWaitForItAndIsLinkedLater) {
+  take_analyses_over();
   sql("INSERT INTO analyses VALUES ('survey'), ('free')");
   host_.add(EventKind::kRegistered);
   host_.add(EventKind::kRegistered, 2, "free");
@@ -309,6 +314,142 @@ TEST_F(AShipment, OfALockedAnalysisDoesNotWaitForItAndIsLinkedLater) {
   EXPECT_THAT(sql("SELECT registered_as, analysis_id FROM watchdog_processes ORDER BY run_id"),
               ElementsAre("survey|survey", "free|free", "unknown|-"));
   EXPECT_EQ(value("SELECT count(*) FROM watchdog_unlinked"), "0");
+}
+
+// --- analyses, where the table is ours ---
+
+TEST_F(AShipment, AddsTheAnalysisOfARunThatBegins) {
+  host_.add(EventKind::kRegistered);
+  host_.add(EventKind::kEnded);
+  host_.add(EventKind::kAdopted, 2, "found running");
+  host_.add(EventKind::kEnded, 3, "heard of at its end only");
+  host_.add(EventKind::kDaemonStopped);
+
+  ship(host_);
+
+  EXPECT_THAT(sql("SELECT id FROM analyses ORDER BY id"), ElementsAre("found running", "survey"));
+  EXPECT_THAT(sql("SELECT analysis_id FROM watchdog_events ORDER BY ledger_seq"),
+              ElementsAre("survey", "survey", "found running", "-", "-"));
+}
+
+TEST_F(AShipment, LeavesADeletedAnalysisDeletedForTheSameRun) {
+  host_.add(EventKind::kRegistered);
+  ship(host_);
+  sql("DELETE FROM analyses");
+  host_.add(EventKind::kAdopted);
+  host_.add(EventKind::kEnding);
+
+  EXPECT_EQ(ship(host_, 1).inserted, 2U);
+  Batch again = host_.batch();
+  again.ledger_id = "ledger-b";
+  EXPECT_TRUE(insert_events(*connection_, again));
+
+  EXPECT_EQ(value("SELECT count(*) FROM analyses"), "0");
+  EXPECT_THAT(sql("SELECT analysis_id FROM watchdog_events"), ElementsAre("-", "-", "-"));
+}
+
+TEST_F(AShipment, AddsADeletedAnalysisAgainForANewRun) {
+  host_.add(EventKind::kRegistered);
+  ship(host_);
+  sql("DELETE FROM analyses");
+  host_.add(EventKind::kEnded);
+  host_.add(EventKind::kRegistered, 2);
+
+  ship(host_, 1);
+
+  EXPECT_THAT(sql("SELECT analysis_id FROM watchdog_events ORDER BY ledger_seq"), ElementsAre("-", "survey", "survey"));
+  EXPECT_EQ(process("analysis_id"), "survey");
+}
+
+TEST_F(AShipment, AddsNothingToATableThatAHostApplicationHasTakenOver) {
+  const std::string application = "application_" + database_;
+  sql("CREATE ROLE " + application);
+  int run = 0;
+  for (const std::string& change : {std::string("ADD COLUMN title text"), "OWNER TO " + application,
+                                    std::string("RENAME created_at TO begun_at")}) {
+    sql("ALTER TABLE analyses " + change);
+    host_.add(EventKind::kRegistered, ++run);
+
+    EXPECT_EQ(ship(host_, run - 1).inserted, 1U) << change;
+    EXPECT_EQ(value("SELECT count(*) FROM analyses"), "0") << change;
+    if (change.starts_with("ADD")) sql("ALTER TABLE analyses DROP COLUMN title");
+    if (change.starts_with("OWNER")) sql("ALTER TABLE analyses OWNER TO tester");
+  }
+  sql("ALTER TABLE analyses RENAME begun_at TO created_at");
+  host_.add(EventKind::kRegistered, ++run);
+  ship(host_, run - 1);
+  EXPECT_EQ(value("SELECT count(*) FROM analyses"), "1");  // None of it had any other reason.
+}
+
+TEST_F(AShipment, ArrivesWhereTheAnalysisCannotBeAdded) {
+  sql("ALTER TABLE analyses ADD CONSTRAINT picky CHECK (id <> 'survey')");
+  host_.add(EventKind::kRegistered);
+
+  const Shipped shipped = ship(host_);
+
+  EXPECT_EQ(shipped.inserted, 1U);
+  EXPECT_EQ(shipped.refused, 0U);
+  EXPECT_EQ(value("SELECT analysis_id, registered_as FROM watchdog_events"), "-|survey");
+}
+
+TEST_F(AShipment, ArrivesWhereSomebodyElseIsAddingTheSameAnalysis) {
+  pqxx::connection other(target_.uri);
+  pqxx::work addition(other);
+  addition.exec("INSERT INTO analyses (id) VALUES ('survey')");
+  host_.add(EventKind::kRegistered);
+
+  EXPECT_EQ(ship(host_).inserted, 1U);
+
+  addition.commit();
+  EXPECT_EQ(value("SELECT registered_as FROM watchdog_events"), "survey");
+}
+
+TEST_F(AShipment, OfManyHostsWithNewAnalysesInCommonBringsAll) {
+  std::vector<std::thread> shippers;
+  for (int i = 0; i < 4; ++i) {
+    shippers.emplace_back([this, i] {
+      Connection connection = open();
+      Host host("host-" + std::to_string(i));
+      for (int run = 0; run < 50; ++run) {
+        OutboxEvent event;
+        event.seq = run + 1;
+        event.record.event_id = uuid('d', i * 100 + run);
+        event.record.occurred_at = WallTime(Span(1'800'000'000'000'000));
+        event.record.host = "host-" + std::to_string(i);
+        event.record.run_id = uuid('c', i * 100 + run);
+        event.record.registered_as = "shared-" + std::to_string(i % 2 == 0 ? run : 49 - run);
+        host.events().push_back(event);
+      }
+      Batch batch = host.batch();
+      for (std::size_t done = 0; done < host.events().size(); done += 10) {
+        batch.events = std::span(host.events()).subspan(done, 10);
+        batch.after = static_cast<std::int64_t>(done);
+        const auto shipped = insert_events(connection, batch);
+        EXPECT_TRUE(shipped) << shipped.error().message;
+      }
+    });
+  }
+  for (std::thread& shipper : shippers) shipper.join();
+
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events"), "200");
+  EXPECT_EQ(value("SELECT count(*) FROM analyses"), "50");
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_events WHERE analysis_id IS NULL"), "0");
+}
+
+TEST_F(AShipment, AddsAnalysesWithTheWritersGrants) {
+  const std::string writer = "writer_" + database_;
+  sql("CREATE ROLE " + writer + " LOGIN; GRANT SELECT, INSERT ON watchdog_events TO " + writer +
+      "; GRANT SELECT, INSERT, UPDATE, DELETE ON watchdog_processes TO " + writer +
+      "; GRANT SELECT, INSERT, UPDATE ON watchdog_shipping, watchdog_refused TO " + writer +
+      "; GRANT SELECT ON watchdog_unlinked, watchdog_migrations TO " + writer +
+      "; GRANT SELECT (id), INSERT (id) ON analyses TO " + writer);
+  target_.uri = "host=" + server_.directory().string() + " user=" + writer + " dbname=" + database_;
+  connection_.emplace(open());
+  host_.add(EventKind::kRegistered);
+
+  ship(host_);
+
+  EXPECT_EQ(process("analysis_id"), "survey");
 }
 
 TEST_F(ADatabase, WithAHostOwnedAnalysesTableOfVarcharsTakesEvents) {
@@ -373,6 +514,36 @@ TEST_F(AShipment, SetsABadEventAsideAndGoesOn) {
               ElementsAre("node-1|ledger-a|7|22P02", "node-1|ledger-a|13|22P02"));
   EXPECT_THAT(value("SELECT error FROM watchdog_refused WHERE ledger_seq = 7"), HasSubstr("uuid"));
   EXPECT_EQ(value("SELECT payload::json->>'registered_as' FROM watchdog_refused WHERE ledger_seq = 7"), "survey");
+}
+
+TEST_F(AShipment, CanSayWhatWasRefused) {
+  for (int run = 1; run <= 3; ++run) host_.add(EventKind::kRegistered, run);
+  host_.events()[1].record.boot_id = "nonsense";
+  ship(host_);
+
+  const auto refusals = read_refusals(*connection_, kHost, kLedger, 0, 10);
+
+  ASSERT_TRUE(refusals) << refusals.error().message;
+  ASSERT_EQ(refusals->size(), 1U);
+  EXPECT_EQ(refusals->front().seq, 2);
+  EXPECT_EQ(refusals->front().event_id, host_.events()[1].record.event_id);
+  EXPECT_THAT(refusals->front().error, HasSubstr("nonsense"));
+  EXPECT_THAT(read_refusals(*connection_, kHost, kLedger, 2, 10).value(), IsEmpty());
+}
+
+TEST_F(AShipment, OfALedgerThatWasPutBackBeginsAnew) {
+  for (int run = 1; run <= 3; ++run) host_.add(EventKind::kRegistered, run);
+  ship(host_);
+  host_.events().resize(1);
+  host_.add(EventKind::kRegistered, 4).event_id = uuid('e', next_number());
+  host_.events().back().seq = 2;
+
+  ASSERT_TRUE(reset_cursor(*connection_, kHost, kLedger));
+
+  EXPECT_EQ(read_cursor(*connection_, kHost, kLedger).value(), 0);
+  const Shipped shipped = ship(host_);
+  EXPECT_EQ(shipped.repeated, 1U);
+  EXPECT_EQ(shipped.inserted, 1U);
 }
 
 TEST_F(AShipment, DoesNotLetARunEndTwice) {
