@@ -105,13 +105,15 @@ Result<Outbox> LedgerReader::read_outbox(std::int64_t after, std::size_t limit) 
   if (!statement) return std::move(statement).error();
   statement->bind(1, after);
   statement->bind(2, sql_limit(limit));
-  Outbox outbox{*std::move(id), *newest, after, {}};
+  const auto highest = (*database)->read_number("SELECT seq FROM sqlite_sequence WHERE name = 'watchdog_events'");
+  if (!highest) return Error(highest.error());
+  Outbox outbox{*std::move(id), *newest, *highest, after, {}};
   auto read = for_each_row(*statement, [&](const Statement& row) {
     outbox.up_to = row.number(0).value_or(0);
     if (auto event = to_event(row)) outbox.events.push_back({outbox.up_to, *std::move(event)});
   });
   if (!read) return std::move(read).error();
-  outbox.newest = std::max(outbox.newest, outbox.up_to);  // Written between the two looks.
+  outbox.newest = std::max(outbox.newest, outbox.up_to);  // Written between the looks.
   return outbox;
 }
 

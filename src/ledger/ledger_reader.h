@@ -33,6 +33,7 @@ struct StoredEvent {
 struct Outbox {
   std::string ledger_id;            ///< seq means something in this ledger only
   std::int64_t newest = 0;          ///< the newest event; 0 while there is none
+  std::int64_t highest = 0;         ///< the highest number that was ever given: `newest` may have been pruned
   std::int64_t up_to = 0;           ///< the last that was looked at: `events` may lack some that can't be read
   std::vector<StoredEvent> events;  ///< in the order in which they were written
 };

@@ -3,6 +3,7 @@
 
 #include <libpq-fe.h>
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -65,6 +66,26 @@ Result<std::string> read_password(const std::filesystem::path& file) {
   return password;
 }
 
+/// libpq gives no SQLSTATE for a connection that was not made; these are its words, and the server's in English. In
+/// other languages the sentence itself has to do.
+Fault fault_of_refusal(std::string_view why) {
+  constexpr std::array<std::pair<std::string_view, Fault>, 9> kWords{{
+      {"authentication failed", Fault::kDenied},
+      {"no pg_hba.conf entry", Fault::kDenied},
+      {"pg_hba.conf rejects", Fault::kDenied},
+      {"no password supplied", Fault::kDenied},
+      {"permission denied for database", Fault::kDenied},
+      {"session is read-only", Fault::kReadOnly},
+      {"too many clients already", Fault::kFull},
+      {"connection slots are reserved", Fault::kFull},
+      {"FATAL:  role \"", Fault::kDenied},
+  }};
+  for (const auto& [words, fault] : kWords) {
+    if (why.find(words) != std::string_view::npos) return fault;
+  }
+  return Fault::kUnreachable;
+}
+
 }  // namespace
 
 std::optional<std::filesystem::path> find_credential(const std::string& name) {
@@ -125,7 +146,8 @@ Result<Connection> Connection::open(const Target& target) {
   } catch (const std::exception& e) {
     std::string why = e.what();
     while (why.ends_with('\n')) why.pop_back();
-    return fail(Fault::kUnreachable, "connect to PostgreSQL: " + why);
+    const Fault fault = fault_of_refusal(why);
+    return fail(fault, "connect to PostgreSQL: " + std::move(why));
   }
 }
 

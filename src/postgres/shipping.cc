@@ -262,7 +262,8 @@ class Shipment {
     execute(transaction_,
             "INSERT INTO watchdog_refused (host, ledger_id, ledger_seq, event_id, sqlstate, error, payload) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7) "
-            "ON CONFLICT (host, ledger_id, ledger_seq) DO UPDATE SET error = excluded.error, refused_at = now()",
+            "ON CONFLICT (host, ledger_id, ledger_seq) DO UPDATE SET event_id = excluded.event_id, "
+            "sqlstate = excluded.sqlstate, error = excluded.error, payload = excluded.payload, refused_at = now()",
             batch_.host, batch_.ledger_id, parcel.event->seq, json.value("event_id", std::string()), sqlstate, why,
             parcel.json);
     // Its run is over all the same.
