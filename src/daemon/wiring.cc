@@ -13,6 +13,7 @@
 #include "analysis_watchdog/names.h"
 #include "base/version.h"
 #include "ledger/ledger_reader.h"
+#include "ledger/shipped.h"
 
 namespace aw::daemon {
 namespace {
@@ -147,6 +148,7 @@ void Daemon::on_ledger_changed() {
       if (run->cgroup) ledger_.change_run(supervisor_->chronicle().row_of(*run));
     }
   }
+  watch_shipper();
   if (service_) service_->on_properties_changed();
 }
 
@@ -162,6 +164,28 @@ void Daemon::tell_kept(const Now& now) {
     unkept_.pop_front();
     kept(now);
   }
+}
+
+std::filesystem::path Daemon::shipped_file() const {
+  return bus_kind_ == bus::BusKind::kUser ? ledger::user_shipped_file() : std::filesystem::path(ledger::kShippedFile);
+}
+
+/// The shipper is not asked: it may be busy waiting for a database, or not be there at all.
+std::uint64_t Daemon::unshipped() const {
+  if (settings_.postgres.uri.empty()) return ledger_.waiting();
+  const ledger::Extent durable = ledger_.extent();
+  return ledger_.waiting() + durable.above(ledger::read_shipped_seq(shipped_file(), durable.ledger_id).value_or(0));
+}
+
+/// So that UnshippedEvents is announced as it falls. The directory is there once the shipper has been.
+void Daemon::watch_shipper() {
+  if (shipped_ || settings_.postgres.uri.empty()) return;
+  auto watched = loop_.watch_directory(shipped_file().parent_path().string(), "shipped",
+                                       [this](const Now&, loop::DirectoryChange change) {
+                                         if (change == loop::DirectoryChange::kGone) shipped_.reset();
+                                         if (service_) service_->on_properties_changed();
+                                       });
+  if (watched) shipped_ = std::move(*watched);
 }
 
 std::optional<std::string> Daemon::find_problem() const {
@@ -195,7 +219,7 @@ Result<void> Daemon::build(const std::string& cgroup) {
       api::Service::Parts{*connection_, loop_, *supervisor_, processes_, history_,
                           [this]() -> const supervise::Limits& { return settings_.defaults; },
                           [this] {
-                            return api::StoreState{journal_.healthy() && ledger_.healthy(), ledger_.waiting()};
+                            return api::StoreState{journal_.healthy() && ledger_.healthy(), unshipped()};
                           },
                           bus_kind_ == bus::BusKind::kSystem, kVersion},
       administrators());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -47,6 +48,9 @@ class Daemon final : private supervise::Recorder {
   void tell_kept(const Now& now);
   Result<void> open_ledger();
   void on_ledger_changed();
+  std::filesystem::path shipped_file() const;
+  std::uint64_t unshipped() const;
+  void watch_shipper();
   void on_manager_ready(Result<std::string> cgroup);
   Result<void> build(const std::string& cgroup);
   void on_name(Result<void> taken);
@@ -78,6 +82,7 @@ class Daemon final : private supervise::Recorder {
   /// Who waits for what was recorded, and for how many entries of the ledger.
   std::deque<std::pair<std::uint64_t, std::function<void(const Now&)>>> unkept_;
   loop::Source kept_;
+  loop::Source shipped_;
   unsigned ledger_renewals_ = 0;
   bool ledger_healthy_ = true;
   bool ready_ = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loop/loop.h"
 
+#include <sys/inotify.h>
 #include <sys/signalfd.h>
 
 #include <csignal>
@@ -13,7 +14,8 @@ struct Source::Impl {
   sd_event_source* source = nullptr;
   const char* description = "";
   std::function<void(const Now&)> callback;
-  std::function<void(const Now&, SignalOrigin)> on_signal;  ///< of a signal source, instead
+  std::function<void(const Now&, SignalOrigin)> on_signal;     ///< of a signal source, instead
+  std::function<void(const Now&, DirectoryChange)> on_change;  ///< of a watched directory, instead
 };
 
 void Source::Delete::operator()(Impl* impl) const noexcept {
@@ -61,6 +63,14 @@ int on_defer(sd_event_source* source, void* data) noexcept {
   return dispatch(source, impl->callback, impl->description);
 }
 template <class Impl>
+int on_inotify(sd_event_source* source, const inotify_event* event, void* data) noexcept {
+  auto* impl = static_cast<Impl*>(data);
+  constexpr std::uint32_t kGone = IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
+  const auto change = (event->mask & kGone) != 0 ? DirectoryChange::kGone : DirectoryChange::kInside;
+  const auto callback = [keep = impl->on_change, change](const Now& now) { keep(now, change); };
+  return dispatch(source, callback, impl->description);
+}
+template <class Impl>
 int on_signal(sd_event_source* source, const signalfd_siginfo* info, void* data) noexcept {
   auto* impl = static_cast<Impl*>(data);
   const auto origin = info->ssi_code == SI_KERNEL ? SignalOrigin::kTerminal : SignalOrigin::kProcess;
@@ -91,7 +101,7 @@ Now Loop::now() const { return read_now(event_.get()); }
 Result<Source> Loop::watch_fd(int fd, std::uint32_t events, Priority priority, const char* description,
                               std::function<void(const Now&)> on_ready) {
   Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_ready), {}});
+  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_ready), {}, {}});
   Source::Impl* impl = source.impl_.get();
   const int r = sd_event_add_io(event_.get(), &impl->source, fd, events, &on_io<Source::Impl>, impl);
   if (auto done = finish(r, impl->source, priority, description); !done) return std::move(done).error();
@@ -100,7 +110,7 @@ Result<Source> Loop::watch_fd(int fd, std::uint32_t events, Priority priority, c
 
 Result<Source> Loop::add_timer(Priority priority, const char* description, std::function<void(const Now&)> on_due) {
   Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_due), {}});
+  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_due), {}, {}});
   Source::Impl* impl = source.impl_.get();
   const int r =
       sd_event_add_time(event_.get(), &impl->source, CLOCK_MONOTONIC, UINT64_MAX, 1, &on_time<Source::Impl>, impl);
@@ -122,7 +132,7 @@ void Loop::set_timer(Source& timer, Instant when) {
 
 Result<Source> Loop::add_deferred(const char* description, std::function<void(const Now&)> work) {
   Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, std::move(work), {}});
+  source.impl_.reset(new Source::Impl{nullptr, description, std::move(work), {}, {}});
   Source::Impl* impl = source.impl_.get();
   const int r = sd_event_add_defer(event_.get(), &impl->source, &on_defer<Source::Impl>, impl);
   if (auto done = finish(r, impl->source, Priority::kDeferred, description); !done) return std::move(done).error();
@@ -139,10 +149,25 @@ Result<Source> Loop::watch_signal(int signal, const char* description,
   sigaddset(&mask, signal);
   if (sigprocmask(SIG_BLOCK, &mask, nullptr) < 0) return errno_error("block signal");
   Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, {}, std::move(on_arrival)});
+  source.impl_.reset(new Source::Impl{nullptr, description, {}, std::move(on_arrival), {}});
   Source::Impl* impl = source.impl_.get();
   const int r = sd_event_add_signal(event_.get(), &impl->source, signal, &on_signal<Source::Impl>, impl);
   if (auto done = finish(r, impl->source, Priority::kSignal, description); !done) return std::move(done).error();
+  return source;
+}
+
+Result<Source> Loop::watch_directory(const std::string& directory, const char* description,
+                                     std::function<void(const Now&, DirectoryChange)> on_change) {
+  Source source;
+  source.impl_.reset(new Source::Impl{nullptr, description, {}, {}, std::move(on_change)});
+  Source::Impl* impl = source.impl_.get();
+  constexpr std::uint32_t kMask =
+      IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+  const int r =
+      sd_event_add_inotify(event_.get(), &impl->source, directory.c_str(), kMask, &on_inotify<Source::Impl>, impl);
+  if (auto done = finish(r, impl->source, Priority::kDeferred, description); !done) {
+    return std::move(done).error().within(directory);
+  }
   return source;
 }
 

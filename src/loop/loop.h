@@ -10,6 +10,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <string>
 
 #include "base/result.h"
 #include "base/time.h"
@@ -29,6 +30,9 @@ class Loop;
 
 /// Who sent a signal: a key of the terminal's goes to every process of the foreground group.
 enum class SignalOrigin { kTerminal, kProcess };
+
+/// What has happened to a watched directory: something in it, or it is not there any more (or not by that name).
+enum class DirectoryChange { kInside, kGone };
 
 /// One source of the loop; dropping it removes it.
 class Source {
@@ -73,6 +77,11 @@ class Loop {
   /// Blocks the signal for this thread and calls back when it comes.
   Result<Source> watch_signal(int signal, const char* description,
                               std::function<void(const Now&, SignalOrigin)> on_arrival);
+
+  /// Calls back when a file in `directory` is written, made, renamed or removed; merged where it happens often. After
+  /// kGone the source is dead.
+  Result<Source> watch_directory(const std::string& directory, const char* description,
+                                 std::function<void(const Now&, DirectoryChange)> on_change);
 
   /// Feeds systemd's watchdog from the loop, if it asked for it. True if it did.
   bool enable_watchdog();
