@@ -179,6 +179,22 @@ void set_lock_timeout(pqxx::transaction_base& transaction, Span lock) {
   execute(transaction, "SELECT set_config('lock_timeout', $1, true)", milliseconds(lock));
 }
 
+std::string sqlstate_of(const pqxx::sql_error& error) {
+  if (!error.sqlstate().empty()) return error.sqlstate();
+  if (dynamic_cast<const pqxx::insufficient_privilege*>(&error) != nullptr) return "42501";
+  if (dynamic_cast<const pqxx::disk_full*>(&error) != nullptr) return "53100";
+  if (dynamic_cast<const pqxx::out_of_memory*>(&error) != nullptr) return "53200";
+  if (dynamic_cast<const pqxx::insufficient_resources*>(&error) != nullptr) return "53000";
+  if (dynamic_cast<const pqxx::data_exception*>(&error) != nullptr) return "22000";
+  if (dynamic_cast<const pqxx::foreign_key_violation*>(&error) != nullptr) return "23503";
+  if (dynamic_cast<const pqxx::unique_violation*>(&error) != nullptr) return "23505";
+  if (dynamic_cast<const pqxx::integrity_constraint_violation*>(&error) != nullptr) return "23000";
+  if (dynamic_cast<const pqxx::undefined_column*>(&error) != nullptr) return "42703";
+  if (dynamic_cast<const pqxx::undefined_table*>(&error) != nullptr) return "42P01";
+  if (dynamic_cast<const pqxx::plpgsql_error*>(&error) != nullptr) return "P0001";
+  return "";
+}
+
 Error caught(Session& session, const std::string& what) {
   const auto said = [&what](const std::exception& e) {
     std::string why = e.what();
@@ -188,7 +204,7 @@ Error caught(Session& session, const std::string& what) {
   try {
     throw;
   } catch (const pqxx::sql_error& e) {
-    const Fault fault = parse_sqlstate(e.sqlstate());
+    const Fault fault = parse_sqlstate(sqlstate_of(e));
     // A server that shuts down says so in answer to a statement, and hangs up.
     if (fault == Fault::kUnreachable || !session.connection.is_open()) {
       session.lost = true;
@@ -196,6 +212,10 @@ Error caught(Session& session, const std::string& what) {
     }
     if (fault == Fault::kNoSchema) return fail(fault, said(e) + "; is the schema there? analysisctl migrate makes it");
     return fail(fault, said(e));
+  } catch (const pqxx::too_many_connections& e) {
+    return fail(Fault::kFull, said(e));
+  } catch (const pqxx::transaction_rollback& e) {  // No sql_error in libpqxx 6.
+    return fail(Fault::kBusy, said(e));
   } catch (const pqxx::broken_connection& e) {
     session.lost = true;
     return fail(Fault::kUnreachable, said(e));

@@ -15,6 +15,7 @@ namespace aw::postgres {
 struct Session {
   Session(const std::string& parameters, const Target& options) : connection(parameters), target(options) {}
   pqxx::connection connection;
+  pqxx::quiet_errorhandler quiet{connection};  ///< else libpqxx writes notices to stderr, past our log
   Target target;
   bool lost = false;  ///< libpqxx 6 would connect anew, to a server that may be another, without being asked
 };
@@ -42,6 +43,9 @@ void set_lock_timeout(pqxx::transaction_base& transaction, Span lock);
 
 /// "a, b" for search_path, each quoted.
 std::string search_path(const std::vector<std::string>& schemas);
+
+/// The SQLSTATE of an exception: libpqxx 6 leaves it out where it has a class of its own for it.
+std::string sqlstate_of(const pqxx::sql_error& error);
 
 /// The Error of the exception that is being handled, "what: ERROR: …". Marks the session if it is lost.
 Error caught(Session& session, const std::string& what);

@@ -157,14 +157,14 @@ class Shipment {
       } catch (const pqxx::sql_error& e) {
         if (!session_.connection.is_open()) throw;
         transaction_.exec("ROLLBACK TO SAVEPOINT attempt");
-        if (linking != Linking::kNone && e.sqlstate() == kForeignKeyViolation) {
+        if (linking != Linking::kNone && sqlstate_of(e) == kForeignKeyViolation) {
           if (++deletions > kPatienceWithDeletions) linking = Linking::kNone;
-        } else if (linking != Linking::kNone && e.sqlstate() == kLockNotAvailable) {
+        } else if (linking != Linking::kNone && sqlstate_of(e) == kLockNotAvailable) {
           linking = Linking::kNone;
-        } else if (parse_sqlstate(e.sqlstate()) != Fault::kData) {
+        } else if (parse_sqlstate(sqlstate_of(e)) != Fault::kData) {
           throw;
         } else if (parcels.size() == 1) {
-          return set_aside(parcels.front(), e.sqlstate(), e.what());
+          return set_aside(parcels.front(), sqlstate_of(e), e.what());
         } else {
           break;
         }
@@ -333,7 +333,7 @@ bool link_id(Session& session, const std::string& host, const std::string& id, L
     return true;
   } catch (const pqxx::sql_error& e) {
     // Deleted this very moment: the next call finds it gone.
-    if (e.sqlstate() == kLockNotAvailable || e.sqlstate() == kForeignKeyViolation) return false;
+    if (sqlstate_of(e) == kLockNotAvailable || sqlstate_of(e) == kForeignKeyViolation) return false;
     throw;
   }
 }

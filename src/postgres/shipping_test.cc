@@ -577,6 +577,43 @@ TEST_F(AShipment, SetsNothingAsideWhereTheServerIsToBlame) {
   EXPECT_EQ(fault_of(shipped.error()), Fault::kReadOnly) << shipped.error().message;
 }
 
+TEST_F(AShipment, KnowsEachTroubleByItsSqlstate) {
+  const std::map<std::string, Fault> kExpected{
+      {"40001", Fault::kBusy},     {"40P01", Fault::kBusy},     {"42501", Fault::kDenied}, {"53100", Fault::kFull},
+      {"53200", Fault::kFull},     {"53300", Fault::kFull},     {"53400", Fault::kFull},   {"55006", Fault::kOther},
+      {"57014", Fault::kBusy},     {"25006", Fault::kReadOnly}, {"XX001", Fault::kOther},  {"58030", Fault::kOther},
+      {"42703", Fault::kNoSchema}, {"42P01", Fault::kNoSchema}, {"0A000", Fault::kOther},
+  };
+  for (const auto& [sqlstate, fault] : kExpected) {
+    sql("CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'as told' "
+        "USING ERRCODE = '" +
+        sqlstate +
+        "'; END $$; CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON watchdog_events EXECUTE FUNCTION fail()");
+    host_.add(EventKind::kRegistered);
+    connection_.emplace(open());
+
+    const auto shipped = insert_events(*connection_, host_.batch());
+
+    ASSERT_FALSE(shipped) << sqlstate;
+    EXPECT_EQ(fault_of(shipped.error()), fault) << sqlstate << ": " << shipped.error().message;
+  }
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_refused"), "0");
+}
+
+TEST_F(AShipment, IsSetAsideByItsSqlstateToo) {
+  int seq = 0;
+  for (const char* sqlstate :
+       {"22000", "22P02", "23502", "23503", "23505", "23514", "23P01", "44000", "54000", "P0001", "P0002", "P0004"}) {
+    sql("CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'as told' "
+        "USING ERRCODE = '" +
+        std::string(sqlstate) +
+        "'; END $$; CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON watchdog_events EXECUTE FUNCTION fail()");
+    host_.add(EventKind::kRegistered);
+
+    EXPECT_EQ(ship(host_, seq++).refused, 1U) << sqlstate;
+  }
+}
+
 TEST_F(AShipment, IsRefusedByASchemaThatIsNewer) {
   sql("INSERT INTO watchdog_migrations (version, name) VALUES (2, '0002_more.sql')");
   host_.add(EventKind::kRegistered);
