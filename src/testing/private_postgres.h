@@ -42,6 +42,19 @@ class PrivatePostgres {
   }
   const std::filesystem::path& directory() const { return directory_; }
 
+  /// As `systemctl stop` would: connections are cut, what is committed stays.
+  void stop() {
+    if (server_ <= 0) return;
+    ::kill(server_, SIGINT);
+    ::waitpid(server_, nullptr, 0);
+    server_ = -1;
+  }
+  /// After stop(). With other rules for who may connect, in pg_hba.conf's words, if any are given.
+  void start_again(const std::string& who_may_connect = "local all all trust\n") {
+    std::ofstream(directory_ / "data" / "pg_hba.conf") << who_may_connect;
+    run();
+  }
+
   ~PrivatePostgres() {
     if (server_ > 0) {
       ::kill(server_, SIGQUIT);  // At once; nobody will miss the data.
@@ -55,6 +68,7 @@ class PrivatePostgres {
 
  private:
   void set_up(Durability durability) {
+    durability_ = durability;
     const std::filesystem::path programs = find_programs();
     if (programs.empty()) {
       problem_ = "no PostgreSQL server is installed (package postgresql)";
@@ -72,9 +86,12 @@ class PrivatePostgres {
       problem_ = "initdb failed: " + log();
       return;
     }
-    server_ = start(programs / "postgres",
-                    {"-D", data, "-k", directory_, "-c", "listen_addresses=", "-c",
-                     durability == Durability::kOn ? "fsync=on" : "fsync=off", "-c", "max_prepared_transactions=4"});
+    run();
+  }
+  void run() {
+    server_ = start(find_programs() / "postgres",
+                    {"-D", directory_ / "data", "-k", directory_, "-c", "listen_addresses=", "-c",
+                     durability_ == Durability::kOn ? "fsync=on" : "fsync=off", "-c", "max_prepared_transactions=4"});
     wait_until_ready(directory_ / "data" / "postmaster.pid");
   }
   static constexpr uid_t kNobody = 65534;  // PostgreSQL refuses to run as root.
@@ -133,6 +150,7 @@ class PrivatePostgres {
   }
 
   std::filesystem::path directory_;
+  Durability durability_ = Durability::kOff;
   pid_t server_ = -1;
   std::string problem_;
 };
