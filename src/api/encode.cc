@@ -7,36 +7,10 @@ namespace aw::api {
 namespace {
 
 using bus::Dict;
-using bus::Value;
 
 std::uint64_t usec(WallTime time) { return static_cast<std::uint64_t>(time.time_since_epoch().count()); }
 std::uint64_t usec(Instant time) {
   return time == kNever ? supervise::kUnlimited : static_cast<std::uint64_t>(time.time_since_epoch().count());
-}
-
-Value to_value(const std::string& text) { return {text}; }
-Value to_value(std::uint64_t number) { return {number}; }
-Value to_value(std::int64_t number) { return {number}; }
-Value to_value(bool flag) { return {flag}; }
-Value to_value(WallTime time) { return {usec(time)}; }
-
-Value to_value(const std::vector<supervise::ProcessSummary>& processes) {
-  std::vector<Dict> list;
-  for (const auto& process : processes) {
-    list.push_back({{"pid", {std::int64_t{process.pid}}},
-                    {"ppid", {std::int64_t{process.parent}}},
-                    {"comm", {process.comm}},
-                    {"rss", {process.resident.count()}}});
-  }
-  return {list};
-}
-
-Value to_value(const supervise::Details& details) {
-  Dict dict;
-  for (const auto& [name, value] : details) {
-    dict.emplace_back(name, std::visit([](const auto& held) { return Value{held}; }, value));
-  }
-  return {dict};
 }
 
 std::uint64_t count(const std::optional<Bytes>& bytes) { return bytes ? bytes->count() : supervise::kUnlimited; }
@@ -46,13 +20,6 @@ std::uint32_t pid_of(const std::unique_ptr<supervise::ProcessHandle>& process) {
 }
 
 }  // namespace
-
-Dict to_dict(const supervise::EventRecord& event) {
-  Dict dict;
-  supervise::visit_fields(event,
-                          [&](const char* name, const auto& value) { dict.emplace_back(name, to_value(value)); });
-  return dict;
-}
 
 Dict to_dict(const supervise::Run& run, const supervise::Usage& usage) {
   const WallTime deadline_real =

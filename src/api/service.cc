@@ -6,6 +6,7 @@
 #include "analysis_watchdog/names.h"
 #include "api/encode.h"
 #include "api/options.h"
+#include "record/event_dict.h"
 #include "supervise/refusal.h"
 
 namespace aw::api {
@@ -407,7 +408,7 @@ void Service::list_events(Call call) {
   message.open('a', "a{sv}");
   for (const supervise::EventRecord* event : parts_.history.find(*filter)) {
     if (message.size() > kFullReply) break;  // Newest first: what is left out is the oldest.
-    message.append(to_dict(*event));
+    message.append(record::to_dict(*event));
   }
   message.close();
   parts_.connection.send(std::move(message));
@@ -575,7 +576,7 @@ void Service::on_event(const supervise::EventRecord& event) {
     }
     case EventKind::kEnded: {
       announce_object(event);
-      const Dict record = to_dict(event);
+      const Dict record = record::to_dict(event);
       return tell("AnalysisEnded", [&](Message& m) { m.append(event.registered_as).append(reason).append(record); });
     }
     case EventKind::kOrphanFound:
