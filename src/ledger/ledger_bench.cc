@@ -13,7 +13,7 @@
 #include "base/numbers.h"
 #include "ledger/ledger.h"
 #include "ledger/ledger_reader.h"
-#include "ledger/records.h"
+#include "testing/records.h"
 
 namespace aw::ledger {
 namespace {
@@ -62,7 +62,7 @@ class Events {
   }
 
  private:
-  supervise::EventRecord event_ = full_event("");
+  supervise::EventRecord event_ = testing::full_event("");
   std::uint64_t count_ = 0;
 };
 

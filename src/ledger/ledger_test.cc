@@ -17,7 +17,7 @@
 #include <random>
 
 #include "ledger/ledger_reader.h"
-#include "ledger/records.h"
+#include "testing/records.h"
 
 namespace aw::ledger {
 namespace {
@@ -25,15 +25,18 @@ namespace {
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using supervise::EventRecord;
-using testing::AllOf;
-using testing::Contains;
-using testing::Each;
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::Not;
-using testing::SizeIs;
-using testing::StartsWith;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using testing::full_event;
+using testing::full_run;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+using testing::told;
 
 /// Waits until `holds`, looking again whenever the ledger says that something has changed.
 bool comes_true(Ledger& ledger, const std::function<bool()>& holds) {
@@ -60,7 +63,7 @@ EventRecord event_at(const std::string& id, std::int64_t second) {
   return event;
 }
 
-class ALedger : public testing::Test {
+class ALedger : public ::testing::Test {
  protected:
   ALedger() {
     std::string pattern = (fs::temp_directory_path() / "ledger-test-XXXXXX").string();
@@ -374,7 +377,7 @@ TEST_F(ALedger, SetsAFileThatIsNoDatabaseAside) {
   const std::string marker = "set aside as ";
   const auto from = notices[0].find(marker) + marker.size();
   const std::string aside = notices[0].substr(from, notices[0].find(", ", from) - from);
-  EXPECT_THAT(aside, testing::MatchesRegex(".*/ledger\\.db\\.corrupt-[0-9]{8}T[0-9]{6}Z"));
+  EXPECT_THAT(aside, ::testing::MatchesRegex(".*/ledger\\.db\\.corrupt-[0-9]{8}T[0-9]{6}Z"));
   std::ifstream file(aside);
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), garbage);
 }

@@ -4,18 +4,21 @@
 #include <gmock/gmock.h>
 
 #include "ledger/migrations.h"
-#include "ledger/records.h"
+#include "testing/records.h"
 
 namespace aw::ledger {
 namespace {
 
 using supervise::EventRecord;
 using supervise::RunRow;
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using testing::full_event;
+using testing::full_run;
+using ::testing::HasSubstr;
+using testing::told;
 
 /// A database in memory, with the tables.
-class Rows : public testing::Test {
+class Rows : public ::testing::Test {
  protected:
   Rows() {
     auto opened = Database::open(":memory:", Database::Access::kReadWrite, 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Records for the room's tests and its benchmark.
+// Records with every field, for the tests of whoever writes or reads them.
 #pragma once
 
 #include <sstream>
@@ -9,7 +9,7 @@
 #include "supervise/event_record.h"
 #include "supervise/run_record.h"
 
-namespace aw::ledger {
+namespace aw::testing {
 
 /// The last of a run, with every field.
 inline supervise::EventRecord full_event(const std::string& event_id) {
@@ -102,4 +102,4 @@ inline std::string told(const supervise::EventRecord& event) {
   return text.str();
 }
 
-}  // namespace aw::ledger
+}  // namespace aw::testing
