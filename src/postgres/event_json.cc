@@ -37,6 +37,16 @@ struct ToJson {
   }
 };
 
+std::uint64_t number_in(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+}
+
+std::string text_in(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 }  // namespace
 
 std::string without_nul(std::string text) {
@@ -52,6 +62,31 @@ Json event_to_json(const supervise::EventRecord& event) {
   });
   return json;
 }
+
+std::vector<supervise::ProcessSummary> to_processes(const Json& json) {
+  std::vector<supervise::ProcessSummary> processes;
+  if (!json.is_array()) return processes;
+  for (const Json& entry : json) {
+    if (!entry.is_object()) continue;
+    processes.push_back({static_cast<pid_t>(number_in(entry, "pid")), static_cast<pid_t>(number_in(entry, "ppid")),
+                         text_in(entry, "comm"), Bytes(number_in(entry, "rss"))});
+  }
+  return processes;
+}
+
+supervise::Details to_details(const Json& json) {
+  supervise::Details details;
+  if (!json.is_object()) return details;
+  for (const auto& [name, value] : json.items()) {
+    if (value.is_string()) details.emplace_back(name, value.get<std::string>());
+    if (value.is_boolean()) details.emplace_back(name, value.get<bool>());
+    if (value.is_number_unsigned()) details.emplace_back(name, value.get<std::uint64_t>());
+    if (value.is_null()) details.emplace_back(name, std::numeric_limits<std::uint64_t>::max());
+  }
+  return details;
+}
+
+Json parse_json(const std::string& text) { return Json::parse(text, nullptr, false); }
 
 std::string to_text(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 

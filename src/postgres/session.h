@@ -7,6 +7,7 @@
 #include <functional>
 #include <pqxx/pqxx>
 #include <string>
+#include <vector>
 
 #include "postgres/connection.h"
 
@@ -27,6 +28,18 @@ pqxx::result execute(pqxx::transaction_base& transaction, const std::string& sql
   return transaction.exec(sql, pqxx::params{std::forward<Args>(args)...});
 #else
   return transaction.exec_params(sql, std::forward<Args>(args)...);
+#endif
+}
+
+/// The same with as many parameters as there are.
+inline pqxx::result execute_with(pqxx::transaction_base& transaction, const std::string& sql,
+                                 const std::vector<std::string>& parameters) {
+#if PQXX_VERSION_MAJOR >= 7
+  pqxx::params all;
+  for (const std::string& parameter : parameters) all.append(parameter);
+  return execute(transaction, sql, all);
+#else
+  return execute(transaction, sql, pqxx::prepare::make_dynamic_params(parameters));
 #endif
 }
 
