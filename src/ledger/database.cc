@@ -135,6 +135,11 @@ Result<std::string> Database::read_text(std::string_view sql) {
   return *row ? statement->text(0) : std::string();
 }
 
+void Database::keep_log() {
+  int keep = 1;
+  sqlite3_file_control(handle_.get(), "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
+}
+
 bool Database::has_moved() const {
   int moved = 0;
   return sqlite3_file_control(handle_.get(), "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved != 0;

@@ -75,6 +75,9 @@ class Database {
   Result<std::int64_t> read_number(std::string_view sql);  ///< the first column of the first row; 0 without one
   Result<std::string> read_text(std::string_view sql);
 
+  /// Leaves log and index where they are when the last connection closes: a reader that may not make them finds them.
+  void keep_log();
+
   sqlite3* handle() const { return handle_.get(); }
   /// Whether another file, or none, has the name that this one was opened by.
   bool has_moved() const;

@@ -41,9 +41,7 @@ int stop_when_late(void* deadline) {
 
 Result<void> prepare_file(Database& database, std::optional<std::uint32_t> most_pages) {
   if (auto set = database.execute(kSettings); !set) return set;
-  // Log and index stay when the last connection closes: a reader that may not make them finds them there.
-  int keep = 1;
-  sqlite3_file_control(database.handle(), "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
+  database.keep_log();
   if (most_pages) {
     const std::string bound = "PRAGMA max_page_count=" + std::to_string(*most_pages);
     if (auto set = database.execute(bound.c_str()); !set) return set;

@@ -70,6 +70,7 @@ Result<std::vector<EventRecord>> LedgerReader::read_events(const EventQuery& que
   if (query.since) require("occurred_at >= ?", format_iso8601(*query.since));
   if (query.until) require("occurred_at <= ?", format_iso8601(*query.until));
   if (query.analysis_id) require("registered_as = ?", storable(*query.analysis_id));
+  if (query.run_id) require("run_id = ?", storable(*query.run_id));
   if (query.reason) require("reason = ?", std::string(to_string(*query.reason)));
   if (query.kind) require("kind = ?", std::string(to_string(*query.kind)));
   if (query.uid) require("uid = CAST(? AS INTEGER)", std::to_string(*query.uid));

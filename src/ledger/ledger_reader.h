@@ -18,6 +18,7 @@ struct EventQuery {
   std::optional<WallTime> since = {};
   std::optional<WallTime> until = {};           ///< that moment included
   std::optional<std::string> analysis_id = {};  ///< as registered
+  std::optional<std::string> run_id = {};       ///< with analysis_id: there is no index for it alone
   std::optional<Reason> reason = {};
   std::optional<EventKind> kind = {};
   std::optional<std::uint32_t> uid = {};  ///< that user's runs only

@@ -207,6 +207,22 @@ TEST_F(ALedger, HoldsAnEventOnce) {
   EXPECT_THAT(ids(), ElementsAre("b", "a"));
 }
 
+TEST_F(ALedger, FindsTheEventsOfOneRun) {
+  const auto ledger = open();
+  EventRecord other = event_at("b", 1);
+  other.run_id = "other";
+  ledger->write(event_at("a", 0));
+  ledger->write(other);
+  ASSERT_TRUE(becomes_durable(*ledger));
+  LedgerReader reader(options_.path);
+
+  const auto events = reader.read_events({.analysis_id = other.registered_as, .run_id = "other"});
+
+  ASSERT_TRUE(events) << events.error().message;
+  ASSERT_THAT(*events, SizeIs(1));
+  EXPECT_EQ(events->front().event_id, "b");
+}
+
 TEST_F(ALedger, KeepsTheOrderInWhichEntriesCame) {
   constexpr int kCount = 10'000;
   const auto ledger = open();

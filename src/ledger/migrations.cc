@@ -48,4 +48,41 @@ Result<void> migrate(Database& database, std::span<const Migration> steps) {
   return {};
 }
 
+namespace {
+
+constexpr int kPatience = 30'000;  // The daemon's transactions take milliseconds, unless the disk is busy.
+
+Result<Database> open_to_write(const std::filesystem::path& path) {
+  auto database = Database::open(path, Database::Access::kReadWrite, kPatience);
+  if (!database) return database;
+  database->keep_log();
+  for (const char* sql : {"PRAGMA foreign_keys=ON", "PRAGMA synchronous=FULL"}) {
+    if (auto set = database->execute(sql); !set) return std::move(set).error().within(path.string());
+  }
+  return database;
+}
+
+}  // namespace
+
+Result<Database> open_for_upkeep(const std::filesystem::path& path, std::span<const Migration> steps) {
+  auto database = open_to_write(path);
+  if (!database) return database;
+  if (auto migrated = migrate(*database, steps); !migrated) return std::move(migrated).error().within(path.string());
+  return database;
+}
+
+Result<Migrated> migrate_file(const std::filesystem::path& path, std::span<const Migration> steps) {
+  auto database = open_to_write(path);
+  if (!database) return std::move(database).error();
+  const auto before = database->read_number("PRAGMA user_version");
+  if (!before) return Error(before.error()).within(path.string());
+  if (auto migrated = migrate(*database, steps); !migrated) return std::move(migrated).error().within(path.string());
+  Migrated done;
+  for (const Migration& step : steps) {
+    if (step.version > *before) done.applied.emplace_back(step.name);
+    done.version = step.version;
+  }
+  return done;
+}
+
 }  // namespace aw::ledger

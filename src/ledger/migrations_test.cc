@@ -200,5 +200,27 @@ TEST_F(ASchema, LivesInAFileThatOthersCannotRead) {
   EXPECT_EQ(status.st_mode & 07777U, 0750U);
 }
 
+TEST_F(ASchema, OfAFileIsBroughtToALaterVersionFromOutside) {
+  const Migration first = migrations().front();
+  {
+    Database database = open();
+    run(database, "PRAGMA journal_mode=WAL");
+    ASSERT_TRUE(migrate(database, std::span(&first, 1)));
+  }
+  const Migration steps[] = {first, {2, "0002_more.sql", "CREATE TABLE more (id INTEGER PRIMARY KEY) STRICT;"}};
+
+  const auto done = migrate_file(dir_ / "ledger.db", steps);
+
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_EQ(done->applied, std::vector<std::string>{"0002_more.sql"});
+  EXPECT_EQ(done->version, 2);
+  EXPECT_TRUE(fs::exists(dir_ / "ledger.db-wal")) << "for readers that may not make it";
+  const auto again = migrate_file(dir_ / "ledger.db", steps);
+  ASSERT_TRUE(again);
+  EXPECT_TRUE(again->applied.empty());
+  EXPECT_FALSE(migrate_file(dir_ / "ledger.db", std::span(steps, 1))) << "it is newer now";
+  EXPECT_FALSE(migrate_file(dir_ / "absent.db"));
+}
+
 }  // namespace
 }  // namespace aw::ledger

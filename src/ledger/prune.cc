@@ -87,13 +87,8 @@ Result<PruneStep> prune_step(Database& database, const PruneOrder& order) {
 }
 
 Result<std::int64_t> prune(const std::filesystem::path& path, const PruneOrder& order) {
-  constexpr int kPatience = 30'000;
-  auto database = Database::open(path, Database::Access::kReadWrite, kPatience);
+  auto database = open_for_upkeep(path);
   if (!database) return std::move(database).error();
-  for (const char* sql : {"PRAGMA foreign_keys=ON", "PRAGMA synchronous=FULL"}) {
-    if (auto set = database->execute(sql); !set) return std::move(set).error();
-  }
-  if (auto migrated = migrate(*database); !migrated) return std::move(migrated).error().within(path.string());
   std::int64_t deleted = 0;
   for (;;) {
     const auto step = prune_step(*database, order);
