@@ -4,6 +4,7 @@
 
 #include "base/version.h"
 #include "cli/commands.h"
+#include "cli/terminal.h"
 
 namespace {
 
@@ -14,6 +15,7 @@ constexpr char kExamples[] =
     "  analysisctl                                what runs, and how near its limits it is\n"
     "  analysisctl show nightly\n"
     "  analysisctl events --reason=memory --since=-1d\n"
+    "  analysisctl explain nightly; analysisctl advise 'train-*'\n"
     "  analysisctl register train-42 4711 --memory=8G --wall-clock=2h\n"
     "  analysisctl set train-42 MemoryLimit=12G; analysisctl extend train-42 1h\n\n"
     "Exit status: 0; 1 on an error; 2 on wrong usage. See analysisctl(1).";
@@ -25,6 +27,11 @@ struct Arguments {
   cli::LimitOptions limits;
   cli::EventOptions events;
   std::vector<std::string> assignments;
+  cli::RecordPlace place;
+  std::string run, label;
+  cli::RunPattern pattern;
+  cli::MigrateOptions migrate;
+  cli::PruneOptions prune;
 };
 
 /// The options that every command takes.
@@ -41,6 +48,18 @@ CLI::App* add_command(CLI::App& app, Arguments& a, const char* name, const char*
   add_common(*command, a);
   if (takes_id) command->add_option("ID", a.id, "The analysis")->required();
   return command;
+}
+
+void add_config(CLI::App& command, std::string& config) {
+  command.add_option("--config", config, "Where the stores are: read FILE instead of the watchdog's configuration")
+      ->type_name("FILE");
+}
+
+/// The options of a command that reads the record.
+void add_place(CLI::App& command, Arguments& a) {
+  auto* host = command.add_option("--host", a.place.host, "Of another host, from PostgreSQL")->type_name("NAME");
+  command.add_flag("--all-hosts", a.place.all_hosts, "Of all hosts, from PostgreSQL")->excludes(host);
+  add_config(command, a.place.config);
 }
 
 bool is_json_value(const std::string& word) { return word == "short" || word == "pretty"; }
@@ -82,6 +101,15 @@ int main(int argc, char** argv) {
   events->add_option("--kind", a.events.kind, "Of this kind: registered, ending, ended, ...")->type_name("KIND");
   events->add_option("--limit", a.events.limit, "At most the last N (100)")->type_name("N");
   events->add_flag("--follow,-f", a.events.follow, "Stay, and print what comes")->excludes(until);
+  add_place(*events, a);
+  CLI::App* explain = add_command(app, a, "explain", "The story of a run: what ended it, and what to change", true);
+  explain->add_option("--run", a.run, "Of this run instead of the last")->type_name("RUN");
+  add_place(*explain, a);
+  CLI::App* advise =
+      add_command(app, a, "advise", "What runs have needed, and the limits that would let them live", false);
+  advise->add_option("ID-PATTERN", a.pattern.id, "Of analyses like this: nightly-*");
+  advise->add_option("--label", a.label, "Of runs with this label")->type_name("KEY=VALUE");
+  add_place(*advise, a);
   CLI::App* reg = add_command(app, a, "register", "Watch a process that runs, with its whole tree", true);
   reg->add_option("PID", a.pid, "Its leader")->required();
   cli::add_limit_options(*reg, a.limits);
@@ -91,17 +119,14 @@ int main(int argc, char** argv) {
   extend->add_option("TIME", a.span, "How much more: 30min, 2h")->required();
   CLI::App* set = add_command(app, a, "set", "Change its limits while it runs", true);
   set->add_option("OPTION=VALUE", a.assignments, "MemoryLimit=4G, WallClockLimit=2h, Grace=30s, ...")->required();
+  CLI::App* migrate = add_command(app, a, "migrate", "Bring the tables of the stores up to date", false);
+  migrate->add_option("--postgres", a.migrate.postgres, "The shared store, instead of PostgresUri=")->type_name("URI");
+  add_config(*migrate, a.migrate.config);
+  CLI::App* prune = add_command(app, a, "prune", "Delete old events from the ledger of this host", false);
+  prune->add_option("--older-than", a.prune.older_than, "90d, or a moment; Retention= unless given")->type_name("TIME");
+  add_config(*prune, a.prune.config);
   add_command(app, a, "doctor", "Can this host serve, and does the watchdog?", false);
 
-  // Known by name, because the manual of a later version tells of them; they need the stores that it brings.
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (word.starts_with('-')) continue;
-    if (word == "explain" || word == "advise" || word == "migrate" || word == "prune") {
-      return usage_error("this version has no \"" + word + "\" yet: it needs the SQL stores; see: analysisctl events");
-    }
-    break;
-  }
   try {
     app.parse(to_words(argc, argv));
   } catch (const CLI::ParseError& error) {
@@ -122,7 +147,20 @@ int main(int argc, char** argv) {
   if (is("show")) return cli::show_command(a.common, a.id);
   if (is("status")) return cli::status_command(a.common);
   if (is("top")) return cli::top_command(a.common);
-  if (is("events")) return cli::events_command(a.common, a.events);
+  if (is("events")) return cli::events_command(a.common, a.events, a.place);
+  if (is("explain")) return cli::explain_command(a.common, a.id, a.run, a.place);
+  if (is("advise")) {
+    if (a.pattern.id.empty() && a.label.empty())
+      return usage_error("advise: ID-PATTERN or --label=KEY=VALUE is wanted");
+    if (const auto at = a.label.find('='); at != std::string::npos && at > 0) {
+      a.pattern.label = {a.label.substr(0, at), a.label.substr(at + 1)};
+    } else if (!a.label.empty()) {
+      return usage_error("--label: \"" + cli::printable(a.label) + "\" is not KEY=VALUE");
+    }
+    return cli::advise_command(a.common, a.pattern, a.place);
+  }
+  if (is("migrate")) return cli::migrate_command(a.common, a.migrate);
+  if (is("prune")) return cli::prune_command(a.common, a.prune);
   if (is("register")) return cli::register_command(a.common, a.id, a.pid, a.limits);
   if (is("unregister")) return cli::simple_command(a.common, "UnregisterAnalysis", a.id);
   if (is("kill")) return cli::simple_command(a.common, "KillAnalysis", a.id);

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <ctime>
 
 #include "analysis_watchdog/names.h"
 #include "analysis_watchdog/words.h"
@@ -14,31 +13,17 @@
 #include "base/numbers.h"
 #include "base/time.h"
 #include "cli/doctor.h"
+#include "cli/event_table.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
 #include "cli/watchdog_client.h"
+#include "cli/when.h"
 #include "loop/loop.h"
 
 namespace aw::cli {
 namespace {
 
 using bus::Dict;
-
-int fail(const Error& error) {
-  std::fprintf(stderr, "analysisctl: %s\n", error.message.c_str());
-  return 1;
-}
-
-void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
-
-Now read_clocks() {
-  timespec monotonic{};
-  timespec real{};
-  ::clock_gettime(CLOCK_MONOTONIC, &monotonic);
-  ::clock_gettime(CLOCK_REALTIME, &real);
-  const auto usec = [](const timespec& t) { return Span(t.tv_sec * 1'000'000 + t.tv_nsec / 1000); };
-  return {Instant(usec(monotonic)), WallTime(usec(real))};
-}
 
 std::string size_text(const Dict& properties, std::string_view key) {
   const auto number = number_of(properties, key);
@@ -68,10 +53,6 @@ Style style_of_state(const std::string& state) {
   return state == to_string(State::kUnkillable) ? Style::kBad : Style::kWarn;
 }
 
-Style style_of_reason(const std::string& reason) {
-  return reason.empty() || reason == to_string(Reason::kExited) ? Style::kPlain : Style::kBad;
-}
-
 std::string analyses_table(const std::vector<Dict>& analyses, bool legend) {
   const Instant now = read_clocks().monotonic;
   Table table({"ID", "STATE", "LEADER", "MEMORY", "LIMIT", "CPU", "RUNTIME", "LEFT", "PROCS"});
@@ -91,86 +72,6 @@ std::string analyses_table(const std::vector<Dict>& analyses, bool legend) {
   std::string text = table.to_string(terminal_columns(), legend);
   if (legend) text += "\n" + std::to_string(analyses.size()) + " analyses listed.\n";
   return text;
-}
-
-/// Local time of an event, and what it says, as one row.
-std::vector<Table::Cell> event_row(const Dict& event) {
-  const auto when = number_of(event, "occurred_at").value_or(0);
-  const std::string reason = text_of(event, "reason");
-  std::string what;
-  if (const auto memory = number_of(event, "memory_bytes")) what += format_size(Bytes(*memory)) + " in use, ";
-  if (const auto peak = number_of(event, "memory_peak_bytes")) what += "peak " + format_size(Bytes(*peak)) + ", ";
-  if (const auto cpu = number_of(event, "cpu_usec")) what += "CPU " + rough_span(*cpu) + ", ";
-  if (const auto duration = number_of(event, "duration_usec"); duration && *duration > 0) {
-    what += "after " + rough_span(*duration) + ", ";
-  }
-  if (const auto code = number_of(event, "exit_code")) what += "exit code " + std::to_string(*code) + ", ";
-  if (const auto signal = number_of(event, "exit_signal")) what += "exit signal " + std::to_string(*signal) + ", ";
-  if (!what.empty()) what.resize(what.size() - 2);
-  return {format_local(WallTime(from_usec(when))),
-          text_of(event, "registered_as"),
-          text_of(event, "kind"),
-          {reason, style_of_reason(reason)},
-          what};
-}
-
-Table events_table() { return Table({"TIME", "ID", "EVENT", "REASON", "WHAT"}); }
-
-std::string events_text(const std::vector<Dict>& oldest_first, const Common& common, bool legend) {
-  if (common.json != JsonStyle::kOff) {
-    std::string text;
-    for (const Dict& event : oldest_first) text += to_text(record_to_json(event), common.json) + "\n";
-    return text;
-  }
-  Table table = events_table();
-  for (const Dict& event : oldest_first) table.add(event_row(event));
-  return table.to_string(terminal_columns(), legend);
-}
-
-bool contains_event(const std::vector<Dict>& events, const std::string& event_id) {
-  return std::any_of(events.begin(), events.end(), [&](const Dict& e) { return text_of(e, "event_id") == event_id; });
-}
-
-/// Adds `fresh` to the events already shown, and forgets those that can't come again.
-void keep_latest(std::vector<Dict>& seen, std::vector<Dict> fresh) {
-  for (Dict& event : fresh) seen.push_back(std::move(event));
-  const auto last = number_of(seen.back(), "occurred_at").value_or(0);
-  std::erase_if(seen, [&](const Dict& event) { return number_of(event, "occurred_at").value_or(0) < last; });
-}
-
-/// Prints what comes after `seen` (the events already shown), until a signal ends us.
-int follow_events(WatchdogClient& client, const Common& common, Dict filter, std::vector<Dict> seen) {
-  // Nothing was shown: then all that the first filter lets through is new.
-  const bus::Value* asked = bus::find(filter, "Since");
-  const bus::Value since = asked == nullptr ? bus::Value{std::uint64_t{0}} : *asked;
-  std::erase_if(filter, [](const auto& entry) { return entry.first == "Since" || entry.first == "Limit"; });
-  filter.emplace_back("Limit", bus::Value{kMostEvents});
-  filter.emplace_back("Since", since);
-  auto loop = loop::Loop::create();
-  if (!loop) return fail(loop.error());
-  bool lost = false;
-  if (auto attached = client.connection().attach(*loop, [&] { lost = true; }); !attached) return fail(attached.error());
-  const std::string ours = std::string("type='signal',interface='") + names::kManagerInterface + "'";
-  auto slot = client.connection().match(ours, [](const bus::Message&) {});  // Each ends the wait below.
-  if (!slot) return fail(slot.error());
-  while (!lost) {
-    // Kinds without a signal of their own come along at the next look, at most this much later.
-    if (auto turned = loop->iterate(std::chrono::seconds{2}); !turned) return fail(turned.error());
-    if (!seen.empty()) filter.back().second = bus::Value{number_of(seen.back(), "occurred_at").value_or(0)};
-    auto events = client.list_events(filter);
-    if (!events) return fail(events.error());
-    std::reverse(events->begin(), events->end());
-    std::vector<Dict> fresh;
-    for (Dict& event : *events) {
-      if (!contains_event(seen, text_of(event, "event_id"))) fresh.push_back(std::move(event));
-    }
-    if (fresh.empty()) continue;
-    print(events_text(fresh, common, false));
-    std::fflush(stdout);
-    // Asked from the last one's moment on, only the events of that moment come again.
-    keep_latest(seen, std::move(fresh));
-  }
-  return fail(invalid("the bus has gone away"));
 }
 
 }  // namespace
@@ -250,7 +151,7 @@ int show_command(const Common& common, const std::string& id) {
   if (auto events = client->list_events({{"AnalysisId", {id}}, {"Limit", {std::uint32_t{10}}}});
       events && !events->empty()) {
     std::reverse(events->begin(), events->end());
-    text += "\n" + events_text(*events, common, false);
+    text += "\n" + events_text(*events, common.json, Legend::kNone);
   }
   page(text, common.pager);
   return 0;
@@ -280,7 +181,7 @@ int status_command(const Common& common) {
            "Kills (24h): " + std::to_string(json["kills_last_24h"].get<std::uint64_t>()) + "\n";
     std::reverse(events->begin(), events->end());
     if (!events->empty())
-      text += "\n" + events_text(*events, {JsonStyle::kOff, false, common.legend, common.bus}, common.legend);
+      text += "\n" + events_text(*events, JsonStyle::kOff, common.legend ? Legend::kShown : Legend::kNone);
   } else {
     json["available"] = false;  // The empty form, never a stale number.
     status = fail(properties ? events.error() : properties.error());
@@ -291,24 +192,6 @@ int status_command(const Common& common) {
     page(text, common.pager);
   }
   return status;
-}
-
-int events_command(const Common& common, const EventOptions& options) {
-  const auto query = parse_event_query(options, read_clocks().real);
-  if (!query) return fail(query.error());
-  auto client = WatchdogClient::connect(common.bus);
-  if (!client) return fail(client.error());
-  auto events = client->list_events(query->filter);
-  if (!events) return fail(events.error());
-  query->narrow(*events);
-  std::reverse(events->begin(), events->end());
-  if (!options.follow) {
-    page(events_text(*events, common, common.legend), common.pager && common.json == JsonStyle::kOff);
-    return 0;
-  }
-  print(events_text(*events, common, common.legend));
-  std::fflush(stdout);
-  return follow_events(*client, common, query->filter, std::move(*events));
 }
 
 int doctor_command(const Common& common) {

@@ -42,7 +42,7 @@ Suggestion more_memory(const Story& story, const Dict& end) {
   const Bytes before(largest_of(story.ends, "memory_bytes"));
   if (before > limit) {
     return {"--memory", as_written(round_up(before + before / 8)),
-            "runs before this one that ended by themselves needed up to " + format_size(before)};
+            "other runs of this name that ended by themselves needed up to " + format_size(before)};
   }
   const Bytes reached = std::max(limit, Bytes(number_of(end, "memory_bytes").value_or(0)));
   return {
@@ -55,7 +55,7 @@ Suggestion more_time(const Story& story, const Dict& end) {
   const Span before = from_usec(largest_of(story.ends, "duration_usec"));
   if (before > limit) {
     return {"--wall-clock", format_span(round_up(before + before / 4)),
-            "runs before this one that ended by themselves took up to " + rough_span(to_usec(before))};
+            "other runs of this name that ended by themselves took up to " + rough_span(to_usec(before))};
   }
   return {
       "--wall-clock", format_span(round_up(limit * 2)),
@@ -79,10 +79,85 @@ std::string verdict(const Story& story) {
   return text + ".";
 }
 
-std::string cause_of(const Dict& event) {
+const Dict* details_of(const Dict& event) {
   const bus::Value* details = bus::find(event, "details");
-  const auto* dict = details == nullptr ? nullptr : details->get_if<Dict>();
-  return dict == nullptr ? "" : text_of(*dict, "cause");
+  return details == nullptr ? nullptr : details->get_if<Dict>();
+}
+
+std::string cause_of(const Dict& event) {
+  const Dict* details = details_of(event);
+  return details == nullptr ? "" : text_of(*details, "cause");
+}
+
+/// The event at which it was decided what becomes of the run; the others repeat it, or know less.
+const Dict* find_decision(const Story& story) {
+  const Dict* ending = find_last(story.events, EventKind::kEnding);
+  return ending != nullptr ? ending : find_last(story.events, EventKind::kEnded);
+}
+
+std::string value_text(const std::string& name, const bus::Value& value) {
+  if (const auto* text = value.get_if<std::string>()) return *text;
+  if (const auto* flag = value.get_if<bool>()) return *flag ? "yes" : "no";
+  const auto* number = value.get_if<std::uint64_t>();
+  if (number == nullptr) return "";
+  if (*number == UINT64_MAX) return "infinity";
+  if (name.ends_with("_bytes")) return format_size(Bytes(*number));
+  return name.ends_with("_usec") ? rough_span(*number) : std::to_string(*number);
+}
+
+/// What was seen when it was decided, a line each: the details by their own names.
+std::string evidence_text(const Story& story) {
+  const Dict* decision = find_decision(story);
+  const Dict* details = decision == nullptr ? nullptr : details_of(*decision);
+  std::string text;
+  for (const auto& [name, value] : details == nullptr ? Dict() : *details) {
+    const std::string shown = value_text(name, value);
+    if (name != "cause" && !shown.empty()) text += "  " + printable(name) + ": " + printable(shown) + "\n";
+  }
+  return text.empty() ? "" : "\nWhat was seen then:\n" + text;
+}
+
+/// A command line says more than a name, where it is on record.
+std::string command_of(const Dict& process) {
+  const std::string cmdline = text_of(process, "cmdline");
+  return cmdline.empty() ? text_of(process, "comm") : cmdline;
+}
+
+/// Those of the decision, largest first.
+std::string processes_text(const Story& story) {
+  for (auto event = story.events.rbegin(); event != story.events.rend(); ++event) {
+    const auto* processes = processes_of(*event);
+    if (processes == nullptr || processes->empty()) continue;
+    Table table({"PID", "PPID", "MEMORY", "CPU", "COMMAND"});
+    for (const Dict& process : *processes) {
+      const auto cpu = number_of(process, "cpu_usec");
+      table.add({std::to_string(number_of(process, "pid").value_or(0)),
+                 std::to_string(number_of(process, "ppid").value_or(0)),
+                 format_size(Bytes(number_of(process, "rss").value_or(0))), cpu ? rough_span(*cpu) : "-",
+                 command_of(process)});
+    }
+    return "\nAlive when it was decided (" + text_of(*event, "kind") + "):\n" +
+           table.to_string(terminal_columns(), true);
+  }
+  return "";
+}
+
+constexpr std::size_t kRunsShown = 10;
+
+std::string when_text(const Dict& event) {
+  return format_local(WallTime(from_usec(number_of(event, "occurred_at").value_or(0))));
+}
+
+std::string other_runs_text(const Story& story) {
+  if (story.ends.empty()) return "";
+  std::string text = "\nOther runs of this name (analysisctl explain ID --run=RUN):\n";
+  for (std::size_t i = 0; i < std::min(story.ends.size(), kRunsShown); ++i) {
+    const Dict& end = story.ends[i];
+    text += "  " + when_text(end) + "  " + printable(text_of(end, "run_id")) + "  " +
+            printable(text_of(end, "reason")) + "\n";
+  }
+  const std::size_t more = story.ends.size() - std::min(story.ends.size(), kRunsShown);
+  return more == 0 ? text : text + "  and " + std::to_string(more) + " more\n";
 }
 
 /// What an event has to say in the timeline.
@@ -120,9 +195,11 @@ Span round_up(Span span) {
   return (span + unit - Span(1)) / unit * unit;
 }
 
-std::optional<Story> find_story(const std::vector<Dict>& newest_first) {
-  const auto last = std::find_if(newest_first.begin(), newest_first.end(),
-                                 [](const Dict& event) { return !text_of(event, "run_id").empty(); });
+std::optional<Story> find_story(const std::vector<Dict>& newest_first, const std::string& run_id) {
+  const auto last = std::find_if(newest_first.begin(), newest_first.end(), [&](const Dict& event) {
+    const std::string id = text_of(event, "run_id");
+    return run_id.empty() ? !id.empty() : id == run_id;
+  });
   if (last == newest_first.end()) return std::nullopt;
   const std::string run = text_of(*last, "run_id");
   Story story;
@@ -171,6 +248,7 @@ Json explain_json(const Story& story) {
   const Dict& last = story.events.back();
   const Dict* end = find_last(story.events, EventKind::kEnded);
   Json json{{"analysis_id", text_of(last, "registered_as")}, {"run_id", text_of(last, "run_id")}};
+  json["host"] = text_of(last, "host");
   json["ended"] = end != nullptr;
   json["reason"] = end == nullptr ? Json(nullptr) : Json(text_of(*end, "reason"));
   json["summary"] = verdict(story);
@@ -178,33 +256,27 @@ Json explain_json(const Story& story) {
   json["events"] = Json::array();
   for (const Dict& event : story.events) json["events"].push_back(record_to_json(event));
   json["suggestions"] = suggestions_json(suggest(story));
+  json["other_runs"] = Json::array();
+  for (std::size_t i = 0; i < std::min(story.ends.size(), kRunsShown); ++i) {
+    const Json other = record_to_json(story.ends[i]);
+    json["other_runs"].push_back({{"run_id", other.value("run_id", "")},
+                                  {"occurred_at", other.value("occurred_at", "")},
+                                  {"reason", other.value("reason", "")}});
+  }
   return json;
 }
 
 std::string explain_text(const Story& story) {
   std::string text = verdict(story) + "\n\n";
-  for (const Dict& event : story.events) {
-    text += "  " + format_local(WallTime(from_usec(number_of(event, "occurred_at").value_or(0)))) + "  " + say(event) +
-            "\n";
+  if (const std::string host = text_of(story.events.back(), "host"); !host.empty()) {
+    text += "  Run " + printable(text_of(story.events.back(), "run_id")) + " on " + printable(host) + "\n";
   }
+  for (const Dict& event : story.events) text += "  " + when_text(event) + "  " + say(event) + "\n";
   if (const Dict* end = find_last(story.events, EventKind::kEnded)) text += "\n" + report_text(*end);
-  // Those of the decision; an end has none of its own.
-  for (auto event = story.events.rbegin(); event != story.events.rend(); ++event) {
-    const auto* processes = processes_of(*event);
-    if (processes == nullptr || processes->empty()) continue;
-    Table table({"PID", "PPID", "MEMORY", "COMMAND"});
-    for (const Dict& process : *processes) {
-      table.add({std::to_string(number_of(process, "pid").value_or(0)),
-                 std::to_string(number_of(process, "ppid").value_or(0)),
-                 format_size(Bytes(number_of(process, "rss").value_or(0))), text_of(process, "comm")});
-    }
-    text +=
-        "\nAlive when it was decided (" + text_of(*event, "kind") + "):\n" + table.to_string(terminal_columns(), true);
-    break;
-  }
+  text += evidence_text(story) + processes_text(story);
   const auto suggestions = suggest(story);
   if (!suggestions.empty()) text += "\nWhat to change:\n" + suggestions_text(suggestions);
-  return text;
+  return text + other_runs_text(story);
 }
 
 }  // namespace aw::cli

@@ -22,14 +22,15 @@ struct Suggestion {
   std::string why;
 };
 
-/// What is known of an analysis: its last run, and how the ones before it went.
+/// What is known of an analysis: one run of it, and how the others went.
 struct Story {
-  std::vector<bus::Dict> events;  ///< of the last run, oldest first
-  std::vector<bus::Dict> ends;    ///< of the runs before it, newest first
+  std::vector<bus::Dict> events;  ///< of the run, oldest first
+  std::vector<bus::Dict> ends;    ///< of the other runs, newest first
 };
 
-/// Sorts out the events of one analysis (newest first, as stores answer); nothing where there is none.
-std::optional<Story> find_story(const std::vector<bus::Dict>& newest_first);
+/// Sorts out the events of one analysis (newest first, as stores answer): the story of the run `run_id`, or of the last
+/// one where that is empty. Nothing where there is none.
+std::optional<Story> find_story(const std::vector<bus::Dict>& newest_first, const std::string& run_id = "");
 
 /// What would have let it live. Empty for a run that ended by itself, or lives.
 std::vector<Suggestion> suggest(const Story& story);

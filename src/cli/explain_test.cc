@@ -68,7 +68,7 @@ TEST(AStory, TellsWhyWhatAndWhatToChange) {
   EXPECT_THAT(text, HasSubstr("registered: pid 42, python x\\x1b[2J"));
   EXPECT_THAT(text, HasSubstr("unreclaimable memory passed the limit"));
   EXPECT_THAT(text, HasSubstr("py\\x0athon"));
-  EXPECT_THAT(text, HasSubstr("--memory=2304M: runs before this one"));
+  EXPECT_THAT(text, HasSubstr("--memory=2304M: other runs of this name"));
   EXPECT_THAT(text, Not(HasSubstr("\x1b")));
 }
 

@@ -38,11 +38,6 @@ struct ToJson {
 
 Json to_json(const bus::Value& value) { return std::visit(ToJson{}, value.v); }
 
-std::string host_name() {
-  utsname name{};
-  return ::uname(&name) == 0 ? name.nodename : "";
-}
-
 Json iso_time(const bus::Value& value) {
   const auto* usec = value.get_if<std::uint64_t>();
   if (usec == nullptr || *usec == UINT64_MAX) return nullptr;
@@ -85,12 +80,17 @@ Json record_to_json(const bus::Dict& record) {
 
 Json analysis_to_json(const bus::Dict& properties) {
   Json json = Json::object();
-  json["host"] = host_name();
+  json["host"] = this_host();
   for (const auto& [name, value] : properties) {
     json[json_key(name)] = name.ends_with("RealtimeUSec") ? iso_time(value) : to_json(value);
     if (name == "Id") json["registered_as"] = to_json(value);
   }
   return json;
+}
+
+std::string this_host() {
+  utsname name{};
+  return ::uname(&name) == 0 ? name.nodename : "";
 }
 
 std::string to_text(const Json& json, JsonStyle style) {

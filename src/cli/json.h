@@ -22,6 +22,9 @@ Json analysis_to_json(const bus::Dict& properties);
 /// The JSON key of a D-Bus property: "MemoryLimit" is "memory_limit_bytes", "GraceUSec" is "grace_usec".
 std::string json_key(const std::string& property);
 
+/// The name of this host in its records.
+std::string this_host();
+
 /// One line, or indented. Bytes that are no UTF-8 become U+FFFD.
 std::string to_text(const Json& json, JsonStyle style);
 

@@ -151,6 +151,15 @@ std::string Table::to_string(std::size_t columns, bool legend) const {
   return text;
 }
 
+void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+void warn(const std::string& text) { std::fprintf(stderr, "analysisctl: %s\n", text.c_str()); }
+
+int fail(const Error& error) {
+  warn(error.message);
+  return 1;
+}
+
 void page(const std::string& text, bool allowed) {
   const char* pager = std::getenv("SYSTEMD_PAGER");
   if (pager == nullptr) pager = std::getenv("PAGER");

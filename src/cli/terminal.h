@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/result.h"
+
 namespace aw::cli {
 
 /// Text from outside as a terminal may show it: control characters and bytes that are not UTF-8 become \xNN.
@@ -45,6 +47,13 @@ class Table {
   std::vector<std::string> header_;
   std::vector<std::vector<Cell>> rows_;
 };
+
+/// To stdout.
+void print(const std::string& text);
+/// To stderr, as a line of analysisctl's.
+void warn(const std::string& text);
+/// The same of an error; the exit status that goes with it.
+int fail(const Error& error);
 
 /// Shows the text through a pager if stdout is a terminal and `allowed`, else prints it.
 void page(const std::string& text, bool allowed);

@@ -43,9 +43,8 @@ bus::Message WatchdogClient::new_call(const char* member) {
   return connection_->new_call(names::kBusName, names::kManagerPath, names::kManagerInterface, member);
 }
 
-Result<bus::Message> WatchdogClient::send(bus::Message message) {
-  // Placing waits for PID 1, which may be reloading.
-  auto reply = connection_->call_blocking(std::move(message), std::chrono::minutes{3});
+Result<bus::Message> WatchdogClient::send(bus::Message message, Span timeout) {
+  auto reply = connection_->call_blocking(std::move(message), timeout);
   if (const auto* error = std::get_if<bus::RemoteError>(&reply)) return describe_error(*error);
   return std::get<bus::Message>(std::move(reply));
 }
@@ -56,10 +55,10 @@ Result<std::vector<bus::Dict>> WatchdogClient::list_analyses() {
   return reply->read_dicts();
 }
 
-Result<std::vector<bus::Dict>> WatchdogClient::list_events(const bus::Dict& filter) {
+Result<std::vector<bus::Dict>> WatchdogClient::list_events(const bus::Dict& filter, Span timeout) {
   auto message = new_call("ListEvents");
   message.append(filter);
-  auto reply = send(std::move(message));
+  auto reply = send(std::move(message), timeout);
   if (!reply) return std::move(reply).error();
   return reply->read_dicts();
 }

@@ -13,6 +13,9 @@ namespace aw::cli {
 /// to do.
 class WatchdogClient {
  public:
+  /// Placing waits for PID 1, which may be reloading.
+  static constexpr Span kPatience = std::chrono::minutes{3};
+
   static Result<WatchdogClient> connect(bus::BusKind kind);
 
   /// Calls a method of the manager with what `fill` appends.
@@ -24,7 +27,7 @@ class WatchdogClient {
   }
 
   Result<std::vector<bus::Dict>> list_analyses();
-  Result<std::vector<bus::Dict>> list_events(const bus::Dict& filter);
+  Result<std::vector<bus::Dict>> list_events(const bus::Dict& filter, Span timeout = kPatience);
   Result<bus::Dict> manager_properties();
   Result<bus::Dict> analysis_properties(const std::string& id);
 
@@ -33,7 +36,7 @@ class WatchdogClient {
  private:
   explicit WatchdogClient(std::unique_ptr<bus::Connection> connection) : connection_(std::move(connection)) {}
   bus::Message new_call(const char* member);
-  Result<bus::Message> send(bus::Message message);
+  Result<bus::Message> send(bus::Message message, Span timeout = kPatience);
   Result<bus::Dict> get_all(const std::string& path, const char* interface);
 
   std::unique_ptr<bus::Connection> connection_;

@@ -143,4 +143,13 @@ Result<WallTime> parse_when(std::string_view text, WallTime now) {
       "\" is no moment; write e.g. \"2026-11-03 10:00:00\", \"10:00\", yesterday, -1h, \"2h ago\" or @1700000000");
 }
 
+Now read_clocks() {
+  timespec monotonic{};
+  timespec real{};
+  ::clock_gettime(CLOCK_MONOTONIC, &monotonic);
+  ::clock_gettime(CLOCK_REALTIME, &real);
+  const auto usec = [](const timespec& t) { return Span(t.tv_sec * 1'000'000 + t.tv_nsec / 1000); };
+  return {Instant(usec(monotonic)), WallTime(usec(real))};
+}
+
 }  // namespace aw::cli

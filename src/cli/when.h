@@ -13,4 +13,7 @@ namespace aw::cli {
 /// ends in "UTC", "Z" or "+02:00"; what is left away is today, or zero.
 Result<WallTime> parse_when(std::string_view text, WallTime now);
 
+/// This moment on both clocks.
+Now read_clocks();
+
 }  // namespace aw::cli
