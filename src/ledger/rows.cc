@@ -74,7 +74,9 @@ std::string to_text(const std::vector<ProcessSummary>& processes) {
     json.push_back({{"pid", process.pid},
                     {"ppid", process.parent},
                     {"comm", storable(process.comm)},
-                    {"rss", process.resident.count()}});
+                    {"rss", process.resident.count()},
+                    {"cmdline", storable(process.cmdline)},
+                    {"cpu_usec", to_usec(process.cpu)}});
   }
   return to_text(json);
 }
@@ -106,16 +108,20 @@ std::uint64_t number_in(const Json& object, const char* name) {
   return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
 }
 
+std::string text_in(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 std::vector<ProcessSummary> to_processes(const std::string& text) {
   std::vector<ProcessSummary> processes;
   const Json json = parse_json(text);
   if (!json.is_array()) return processes;
   for (const Json& entry : json) {
     if (!entry.is_object()) continue;
-    const auto comm = entry.find("comm");
     processes.push_back({static_cast<pid_t>(number_in(entry, "pid")), static_cast<pid_t>(number_in(entry, "ppid")),
-                         comm != entry.end() && comm->is_string() ? comm->get<std::string>() : "",
-                         Bytes(number_in(entry, "rss"))});
+                         text_in(entry, "comm"), Bytes(number_in(entry, "rss")), text_in(entry, "cmdline"),
+                         from_usec(number_in(entry, "cpu_usec"))});
   }
   return processes;
 }

@@ -62,8 +62,10 @@ TEST_F(Rows, GiveAnEventBackWithAllItsFields) {
 
   EXPECT_EQ(told(round_trip(event)), told(event));
   EXPECT_EQ(column("occurred_at"), "2026-09-21T14:13:20.123456Z");
-  EXPECT_EQ(column("processes"), R"([{"pid":4711,"ppid":1,"comm":"python3","rss":1900000000},)"
-                                 R"({"pid":4712,"ppid":4711,"comm":"sort","rss":8192}])");
+  EXPECT_EQ(column("processes"), R"([{"pid":4711,"ppid":1,"comm":"python3","rss":1900000000,)"
+                                 R"("cmdline":"python3 import.py","cpu_usec":1203000000},)"
+                                 R"({"pid":4712,"ppid":4711,"comm":"sort","rss":8192,)"
+                                 R"("cmdline":"sort -u","cpu_usec":40000}])");
   EXPECT_EQ(column("details ->> 'a_limit' IS NULL"), "1");
 }
 

@@ -26,7 +26,9 @@ struct ToJson {
       list.push_back({{"pid", process.pid},
                       {"ppid", process.parent},
                       {"comm", without_nul(process.comm)},
-                      {"rss", process.resident.count()}});
+                      {"rss", process.resident.count()},
+                      {"cmdline", without_nul(process.cmdline)},
+                      {"cpu_usec", to_usec(process.cpu)}});
     }
     return list;
   }

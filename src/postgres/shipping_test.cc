@@ -111,7 +111,7 @@ TEST_F(AShipment, BringsEveryFieldOfAnEvent) {
   end.exit_code = 3;
   end.exit_signal = 9;
   end.leftover_memory = Bytes(13);
-  end.processes = {{100, 1, "worker", Bytes(5)}};
+  end.processes = {{100, 1, "worker", Bytes(5), "worker -n 5", Span(6)}};
   end.details = {{"cause", std::string("full")}, {"tasks", std::uint64_t{2}}, {"sure", true}};
 
   const Shipped shipped = ship(host_);
@@ -126,7 +126,8 @@ TEST_F(AShipment, BringsEveryFieldOfAnEvent) {
                   "cpu_usec, signal, escalated, exit_code, exit_signal, leftover_memory_bytes, ledger_seq "
                   "FROM watchdog_events"),
             "7|8|9|10|11|12|15|t|3|9|13|1");
-  EXPECT_EQ(value("SELECT processes FROM watchdog_events"), R"([{"pid": 100, "rss": 5, "comm": "worker", "ppid": 1}])");
+  EXPECT_EQ(value("SELECT processes FROM watchdog_events"),
+            R"([{"pid": 100, "rss": 5, "comm": "worker", "ppid": 1, "cmdline": "worker -n 5", "cpu_usec": 6}])");
   EXPECT_EQ(value("SELECT details FROM watchdog_events"), R"({"sure": true, "cause": "full", "tasks": 2})");
 }
 
@@ -644,7 +645,7 @@ TEST_F(AShipment, KeepsHostileTextsAsTheyAreAsFarAsTextGoes) {
   event.comm = "a\nb\tc\x1b[31m\"\\";
   event.cmdline = "nul\0here \xff\xc3 \xed\xa0\x80 \xef\xbf\xbe \xf0\x9f\x98\x80"s;
   event.unit = "\\u0000 {\"}";
-  event.processes = {{1, 2, "x\0\xfe"s, Bytes(1)}};
+  event.processes = {{1, 2, "x\0\xfe"s, Bytes(1), "y\0\n\x1b[31m\xfe"s, Span(0)}};
   event.details = {{"la\0bel_\xff"s, "\x01\x7f"s}};
 
   EXPECT_EQ(ship(host_).inserted, 1U);
@@ -655,6 +656,7 @@ TEST_F(AShipment, KeepsHostileTextsAsTheyAreAsFarAsTextGoes) {
   EXPECT_THAT(kept, HasSubstr("\xf0\x9f\x98\x80"));
   EXPECT_EQ(value("SELECT unit FROM watchdog_events"), "\\u0000 {\"}");
   EXPECT_EQ(value("SELECT processes->0->>'comm' FROM watchdog_events"), "x\xef\xbf\xbd");
+  EXPECT_EQ(value("SELECT processes->0->>'cmdline' FROM watchdog_events"), "y\n\x1b[31m\xef\xbf\xbd");
   EXPECT_EQ(value("SELECT details->>E'label_\\uFFFD' FROM watchdog_events"), "\x01\x7f");
 }
 

@@ -19,7 +19,9 @@ Value to_value(const std::vector<supervise::ProcessSummary>& processes) {
     list.push_back({{"pid", {std::int64_t{process.pid}}},
                     {"ppid", {std::int64_t{process.parent}}},
                     {"comm", {process.comm}},
-                    {"rss", {process.resident.count()}}});
+                    {"rss", {process.resident.count()}},
+                    {"cmdline", {process.cmdline}},
+                    {"cpu_usec", {to_usec(process.cpu)}}});
   }
   return {list};
 }

@@ -24,8 +24,11 @@ struct ProcessSummary {
   pid_t parent = 0;
   std::string comm;
   Bytes resident;
+  std::string cmdline{};  ///< one line, at most kMaxProcessCmdline bytes; empty if it could not be had in time
+  Span cpu{0};            ///< that it has used since it began, user and system
 };
 inline constexpr std::size_t kMaxProcesses = 20;
+inline constexpr std::size_t kMaxProcessCmdline = 256;
 
 /// What else belongs to an event: a short list of named values, kept in order.
 using DetailValue = std::variant<std::string, std::uint64_t, bool>;

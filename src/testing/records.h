@@ -38,7 +38,8 @@ inline supervise::EventRecord full_event(const std::string& event_id) {
   event.exit_code = 3;
   event.exit_signal = 9;
   event.leftover_memory = Bytes(4096);
-  event.processes = {{4711, 1, "python3", Bytes(1'900'000'000)}, {4712, 4711, "sort", Bytes(8'192)}};
+  event.processes = {{4711, 1, "python3", Bytes(1'900'000'000), "python3 import.py", Span(1'203'000'000)},
+                     {4712, 4711, "sort", Bytes(8'192), "sort -u", Span(40'000)}};
   event.details = {{"memory_anon_bytes", std::uint64_t{2'100'000'000}},
                    {"cause", std::string("unreclaimable memory passed the limit")},
                    {"settled", true},
@@ -87,7 +88,7 @@ inline std::string told(const supervise::EventRecord& event) {
     void operator()(const char* name, const std::vector<supervise::ProcessSummary>& list) const {
       for (const auto& process : list) {
         text << name << "=" << process.pid << " " << process.parent << " " << process.comm << " "
-             << process.resident.count() << "\n";
+             << process.resident.count() << " " << process.cmdline << " " << to_usec(process.cpu) << "\n";
       }
     }
     void operator()(const char* name, const supervise::Details& details) const {
