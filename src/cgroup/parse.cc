@@ -142,15 +142,22 @@ Result<supervise::MemoryStat> parse_memory_stat(std::string_view text) {
 }
 
 Result<supervise::MemoryPressure> parse_memory_pressure(std::string_view text) {
+  supervise::MemoryPressure pressure;
+  bool found = false;
   while (!text.empty()) {
     const std::string_view line = next_line(text);
-    if (!line.starts_with("full ")) continue;
+    const bool full = line.starts_with("full ");
+    if (!full && !line.starts_with("some ")) continue;
     const std::string_view total = total_of(line);
     const auto usec = parse_number<std::uint64_t>(total);
-    if (!usec) return bad_number("total of full", total);
-    return span_of("total of full", *usec).transform([](Span full) { return supervise::MemoryPressure{full}; });
+    if (!usec) return bad_number(full ? "total of full" : "total of some", total);
+    const auto span = span_of(full ? "total of full" : "total of some", *usec);
+    if (!span) return span.error();
+    (full ? pressure.full_total : pressure.some_total) = *span;
+    found = found || full;
   }
-  return missing("full");
+  if (!found) return missing("full");
+  return pressure;
 }
 
 Result<bool> parse_populated(std::string_view text) {

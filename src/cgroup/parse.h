@@ -23,7 +23,7 @@ Result<supervise::MemoryEvents> parse_memory_events(std::string_view text);
 /// memory.stat. `anon` must be there. Without `kernel` (before 5.18) its parts are added up.
 Result<supervise::MemoryStat> parse_memory_stat(std::string_view text);
 
-/// The "full" line of memory.pressure.
+/// memory.pressure. The "full" line must be there.
 Result<supervise::MemoryPressure> parse_memory_pressure(std::string_view text);
 
 /// "populated" of cgroup.events.

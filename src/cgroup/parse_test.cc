@@ -109,11 +109,12 @@ TEST(ParseMemoryStat, RefusesAnOverflowAndDoesNotWrapASum) {
   EXPECT_TRUE(parse_memory_stat("anon 1\nkernel_stack 18446744073709551615\npercpu 2\n")->kernel.is_infinite());
 }
 
-TEST(ParseMemoryPressure, ReadsTheTotalOfTheFullLine) {
+TEST(ParseMemoryPressure, ReadsTheTotalsOfItsLines) {
   const auto pressure = parse_memory_pressure(
       "some avg10=1.00 avg60=0.00 avg300=0.00 total=123\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=456\n");
 
   EXPECT_EQ(pressure->full_total, Span(456));
+  EXPECT_EQ(pressure->some_total, Span(123));
 }
 
 TEST(ParseMemoryPressure, FindsTheTotalAmongFieldsItDoesNotKnow) {
@@ -125,6 +126,7 @@ TEST(ParseMemoryPressure, RefusesATextWithoutItsLineOrField) {
   EXPECT_FALSE(parse_memory_pressure("some avg10=1.00 avg60=0.00 avg300=0.00 total=123\n"));
   EXPECT_FALSE(parse_memory_pressure("full avg10=0.50\n"));
   EXPECT_FALSE(parse_memory_pressure("fuller total=1\n"));
+  EXPECT_FALSE(parse_memory_pressure("some avg10=0.50\nfull total=1\n"));
 }
 
 TEST(ParseMemoryPressure, RefusesATotalThatIsNotANumberOrTooLargeForASpan) {

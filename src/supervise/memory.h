@@ -44,9 +44,10 @@ struct MemoryStat {
   Bytes unreclaimable() const;
 };
 
-/// "full" of memory.pressure.
+/// memory.pressure.
 struct MemoryPressure {
   Span full_total{0};  ///< time in which all non-idle tasks of the cgroup stalled at once, since it was made
+  Span some_total{0};  ///< … in which at least one did
 };
 
 /// How far the counters of the kernel may lag behind: 64 pages per CPU, at least 2 MiB.
