@@ -4,6 +4,7 @@
 // fresh scope: a new one in the run's slice, into which the processes are moved until the old one is empty.
 #include <algorithm>
 
+#include "supervise/limit_details.h"
 #include "supervise/refusal.h"
 #include "supervise/supervisor.h"
 
@@ -12,35 +13,6 @@ namespace {
 
 /// A fork bomb outruns any number of rounds; anything else is over in two or three.
 constexpr int kMoveRounds = 200;
-
-void note_change(Details& what, const char* name, std::uint64_t before, std::uint64_t after) {
-  if (before == after) return;
-  what.emplace_back(std::string(name) + "_before", before);
-  what.emplace_back(name, after);
-}
-
-Details differences(const Limits& before, const Limits& after) {
-  Details what;
-  note_change(what, "memory_limit_bytes", before.memory.count(), after.memory.count());
-  note_change(what, "memory_headroom_bytes", before.effective_headroom().count(), after.effective_headroom().count());
-  note_change(what, "wall_clock_limit_usec", to_usec(before.wall_clock), to_usec(after.wall_clock));
-  note_change(what, "grace_usec", to_usec(before.grace), to_usec(after.grace));
-  note_change(what, "tasks_max", before.tasks_max, after.tasks_max);
-  note_change(what, "cpu_quota_per_sec_usec", to_usec(before.cpu_quota_per_second),
-              to_usec(after.cpu_quota_per_second));
-  note_change(what, "cpu_weight", before.cpu_weight.value_or(kUnlimited), after.cpu_weight.value_or(kUnlimited));
-  if (before.orphan_policy != after.orphan_policy) {
-    what.emplace_back("orphan_policy", std::string(to_string(after.orphan_policy)));
-  }
-  if (before.owner_policy != after.owner_policy) {
-    what.emplace_back("owner_policy", std::string(to_string(after.owner_policy)));
-  }
-  if (before.description != after.description) what.emplace_back("description", after.description);
-  if (before.labels != after.labels) {
-    for (const auto& [key, value] : after.labels) what.emplace_back("label_" + key, value);
-  }
-  return what;
-}
 
 /// What a port said, as an answer to whoever asked for the change; a refusal of ours stays what it is.
 Result<void> to_answer(const AnalysisId& id, Result<void> done) {
