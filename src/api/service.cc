@@ -332,7 +332,7 @@ void Service::kill_analysis(Call call) {
   const auto id = call.message.read_string();
   if (!id) return refuse_unreadable(call);
   manage(std::move(call), *id, [this](const AnalysisId& which, const Caller& caller, const Call& of) {
-    const auto done = parts_.supervisor.end(which, "asked by uid " + std::to_string(caller.uid), parts_.loop.now());
+    const auto done = parts_.supervisor.end(which, caller, parts_.loop.now());
     if (!done) return refuse(of, done.error());
     reply(of);
   });

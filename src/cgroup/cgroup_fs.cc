@@ -27,6 +27,7 @@ using supervise::MemoryStat;
 using supervise::RunKey;
 
 constexpr char kMemoryEvents[] = "memory.events";
+constexpr char kOwnMemoryEvents[] = "memory.events.local";  // Of its own limits; memory.events has those below, too.
 constexpr char kMemoryStat[] = "memory.stat";
 constexpr char kMemoryPressure[] = "memory.pressure";
 constexpr char kMemoryCurrent[] = "memory.current";
@@ -353,6 +354,19 @@ Result<void> CgroupFs::put_back(pid_t pid, const std::string& path) {
   auto done = write_at(dir->get(), kCgroupProcs, std::to_string(pid));
   if (!done) return std::move(done).error().within("move process " + std::to_string(pid) + " to " + path);
   return {};
+}
+
+std::vector<supervise::Ancestor> CgroupFs::read_ancestors() const {
+  std::vector<supervise::Ancestor> ancestors;
+  for (std::string path = parent_; path.size() > 1; path.resize(path.rfind('/'))) {
+    Buffer buffer;
+    const auto dir = open_dir_at(root_.get(), path.substr(1).c_str());
+    if (!dir) continue;
+    const auto text = read_at(dir->get(), kOwnMemoryEvents, buffer);
+    const auto events = text ? parse_memory_events(*text) : Result<MemoryEvents>(Error(text.error()));
+    if (events) ancestors.push_back({path, events->oom});
+  }
+  return ancestors;
 }
 
 std::size_t CgroupFs::lift_tripwires() {

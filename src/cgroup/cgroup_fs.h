@@ -41,6 +41,7 @@ class CgroupFs final : public supervise::Cgroups {
   Result<std::vector<std::string>> list_slices() const override;
   std::string path_of(const std::string& slice) const override { return "/" + relative(slice); }
   Result<void> put_back(pid_t pid, const std::string& path) override;
+  std::vector<supervise::Ancestor> read_ancestors() const override;
 
   /// Lifts the tripwires (memory.high) of all runs below the parent slice, so that the ceiling decides: for a daemon
   /// that is going, and must not hold a tree in a stall for ever. Returns how many it lifted.

@@ -61,7 +61,11 @@ Result<void> read_fields(const Fields& fields, supervise::ProcessStat& stat) {
   if (!fields.read(9, flags)) return bad_field(fields, 9);
   stat.kernel_thread = (flags & kKernelThread) != 0;
   if (!fields.read(22, stat.start_time)) return bad_field(fields, 22);
-  (void)fields.read(24, stat.resident_pages);  // Absent or odd: 0, for it is evidence only.
+  // Absent or odd: 0, for these are evidence only.
+  std::uint64_t user = 0;
+  std::uint64_t system = 0;
+  if (fields.read(14, user) && fields.read(15, system) && user <= UINT64_MAX - system) stat.cpu_ticks = user + system;
+  (void)fields.read(24, stat.resident_pages);
   if (stat.state == 'Z' && fields.has(52) && !fields.read(52, stat.exit_status)) return bad_field(fields, 52);
   return {};
 }
@@ -86,8 +90,10 @@ Result<supervise::ProcessStat> parse_stat(std::string_view text) {
 }
 
 std::string readable_cmdline(std::string_view text, std::size_t limit) {
+  constexpr std::string_view kCut = "\xE2\x80\xA6";  // …
   text = text.substr(0, text.find_last_not_of('\0') + 1);
   std::string line;
+  std::size_t fits_with_mark = 0;  // As much of the line as leaves room for the mark.
   while (!text.empty()) {
     const auto character = find_character(text);
     const std::size_t bytes = character ? character->bytes : 1;
@@ -97,8 +103,13 @@ std::string readable_cmdline(std::string_view text, std::size_t limit) {
     } else if (is_control(character->code)) {
       shown = " ";
     }
-    if (line.size() + shown.size() > limit) break;
+    if (line.size() + shown.size() > limit) {
+      line.resize(fits_with_mark);
+      if (limit >= kCut.size()) line += kCut;
+      return line;
+    }
     line += shown;
+    if (line.size() + kCut.size() <= limit) fits_with_mark = line.size();
     text.remove_prefix(bytes);
   }
   return line;

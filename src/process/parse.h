@@ -17,9 +17,10 @@ namespace aw::process {
 /// last ')', however many parentheses and newlines it holds.
 Result<supervise::ProcessStat> parse_stat(std::string_view text);
 
-/// /proc/PID/cmdline as one line for people: NULs become spaces, those at the end go. At most `limit` bytes, cut at a
-/// UTF-8 boundary; bytes that are not UTF-8 and noncharacters become U+FFFD and control characters a space, so that
-/// sd-bus takes what comes of it.
+/// /proc/PID/cmdline as one line for people: NULs become spaces, those at the end go. At most `limit` bytes;
+/// where that is not all of it, it is cut at a UTF-8 boundary and ends with "…" (of the last bytes of a `text` that
+/// was itself cut no more is known than that, so it is to be longer than `limit`); bytes that are not UTF-8 and
+/// noncharacters become U+FFFD and control characters a space, so that sd-bus takes what comes of it.
 std::string readable_cmdline(std::string_view text, std::size_t limit);
 
 /// The effective uid in /proc/PID/status, as user namespaces show it to us. Of a set-uid program that is the uid it

@@ -210,15 +210,19 @@ TEST(AReadableCommandLine, ReplacesEachNoncharacterForTheBusTakesNone) {
 }
 
 TEST(AReadableCommandLine, IsCutBetweenCharacters) {
-  EXPECT_EQ(readable_cmdline("abcdef", 3), "abc");
+  EXPECT_EQ(readable_cmdline("abcdef", 6), "abcdef");
+  EXPECT_EQ(readable_cmdline("abcdef", 5), "ab\xE2\x80\xA6");
+  EXPECT_EQ(readable_cmdline("abcdef", 3), "\xE2\x80\xA6");
   EXPECT_EQ(readable_cmdline("ab\xc3\xbc", 4), "ab\xc3\xbc");
-  EXPECT_EQ(readable_cmdline("ab\xc3\xbc", 3), "ab");
-  EXPECT_EQ(readable_cmdline("ab\xff", 4), "ab");
+  EXPECT_EQ(readable_cmdline("ab\xc3\xbc|", 4), "a\xE2\x80\xA6");
+  EXPECT_EQ(readable_cmdline("a\xc3\xbc|||", 5), "a\xE2\x80\xA6");
+  EXPECT_EQ(readable_cmdline("ab\xff", 4), "a\xE2\x80\xA6");
+  EXPECT_EQ(readable_cmdline("abc", 2), "");  // No room for the mark.
   EXPECT_EQ(readable_cmdline("abc", 0), "");
 }
 
 TEST(AReadableCommandLine, StopsAtItsLimitInAHugeText) {
-  EXPECT_EQ(readable_cmdline(std::string(10'000'000, 'x'), 200).size(), 200U);
+  EXPECT_EQ(readable_cmdline(std::string(10'000'000, 'x'), 200), std::string(197, 'x') + "\xE2\x80\xA6");
 }
 
 TEST(TheFuzzersCorpus, BreaksNoPromise) {

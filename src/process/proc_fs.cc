@@ -27,8 +27,6 @@ using supervise::Refusal;
 
 constexpr std::size_t kCmdlineLimit = 4096;
 constexpr std::size_t kCommLimit = 64;
-/// Of a fork bomb not every task is looked at before it is ended: the evidence must not delay the signal.
-constexpr std::size_t kSummarized = 128;
 
 std::string proc_path(pid_t pid, const char* file) { return "/proc/" + std::to_string(pid) + "/" + file; }
 
@@ -108,7 +106,16 @@ Error no_such_process(pid_t pid, const std::string& why) {
 
 }  // namespace
 
-ProcFs::ProcFs(loop::Loop& loop) : loop_(loop), page_size_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))) {
+ProcFs::ProcFs(loop::Loop& loop)
+    : ProcFs(loop, {},
+             [](pid_t pid) { return UniqueFd(::open(proc_path(pid, "cmdline").c_str(), O_RDONLY | O_CLOEXEC)); }) {}
+
+ProcFs::ProcFs(loop::Loop& loop, Patience patience, CmdlineReader::Open open_cmdline)
+    : loop_(loop),
+      patience_(patience),
+      page_size_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))),
+      tick_(Span(std::chrono::seconds{1}) / ::sysconf(_SC_CLK_TCK)),
+      cmdlines_(std::make_unique<CmdlineReader>(std::move(open_cmdline))) {
   protect(1, "the system's manager");
   protect(::getpid(), "the watchdog itself");
 }
@@ -207,8 +214,7 @@ std::optional<uid_t> ProcFs::find_uid(pid_t pid) const {
 }
 
 std::string ProcFs::read_cmdline(pid_t pid) const {
-  const auto text = find_text(proc_path(pid, "cmdline"), kCmdlineLimit + 1);
-  return text ? readable_cmdline(*text, kCmdlineLimit) : std::string();
+  return cmdlines_->request({&pid, 1}, kCmdlineLimit, patience_.cmdline)->find(pid).value_or("");
 }
 
 std::string ProcFs::read_wait_channel(pid_t pid) const { return find_text(proc_path(pid, "wchan")).value_or(""); }
@@ -232,16 +238,27 @@ Bytes ProcFs::read_anonymous_share(pid_t pid) const {
   return text ? parse_anonymous_share(*text).value_or(Bytes(0)) : Bytes(0);
 }
 
-std::vector<ProcessSummary> ProcFs::summarize(std::span<const pid_t> pids) const {
-  std::vector<ProcessSummary> summaries;
-  for (const pid_t pid : pids.first(std::min(pids.size(), kSummarized))) {
+supervise::ProcessSurvey ProcFs::survey(std::span<const pid_t> pids) const {
+  supervise::ProcessSurvey survey;
+  auto& largest = survey.largest;
+  const auto end = std::chrono::steady_clock::now() + patience_.survey;
+  for (const pid_t pid : pids) {
+    // The first one always: it is the leader.
+    if (survey.looked_at > 0 && std::chrono::steady_clock::now() >= end) break;
+    ++survey.looked_at;
     const auto stat = find_stat(pid);
-    if (stat) summaries.push_back({pid, stat->parent, stat->comm, Bytes(stat->resident_pages * page_size_.count())});
+    if (!stat) continue;
+    const Span cpu = tick_ * static_cast<std::int64_t>(stat->cpu_ticks);
+    largest.push_back({pid, stat->parent, stat->comm, Bytes(stat->resident_pages * page_size_.count()), "", cpu});
   }
-  std::sort(summaries.begin(), summaries.end(),
-            [](const ProcessSummary& a, const ProcessSummary& b) { return a.resident > b.resident; });
-  if (summaries.size() > supervise::kMaxProcesses) summaries.resize(supervise::kMaxProcesses);
-  return summaries;
+  std::stable_sort(largest.begin(), largest.end(),
+                   [](const ProcessSummary& a, const ProcessSummary& b) { return a.resident > b.resident; });
+  if (largest.size() > supervise::kMaxProcesses) largest.resize(supervise::kMaxProcesses);
+  std::vector<pid_t> shown;
+  for (const ProcessSummary& process : largest) shown.push_back(process.pid);
+  survey.cmdlines = cmdlines_->request(shown, supervise::kMaxProcessCmdline, patience_.cmdline);
+  for (ProcessSummary& process : largest) process.cmdline = survey.cmdlines->find(process.pid).value_or("");
+  return survey;
 }
 
 Result<void> ProcFs::signal_member(pid_t pid, const std::string& path, std::span<const int> signals) {

@@ -10,14 +10,23 @@
 
 #include "base/unique_fd.h"
 #include "loop/loop.h"
+#include "process/cmdline_reader.h"
 #include "supervise/ports.h"
 
 namespace aw::process {
 
 class ProcFs final : public supervise::Processes {
  public:
+  /// How long survey() looks at processes, and how long anybody waits for a command line: together, with what else
+  /// happens between a decision and its signal, less than 5 ms.
+  struct Patience {
+    Span survey = std::chrono::milliseconds{2};
+    Span cmdline = std::chrono::milliseconds{1};
+  };
+
   /// `loop` outlives us.
   explicit ProcFs(loop::Loop& loop);
+  ProcFs(loop::Loop& loop, Patience patience, CmdlineReader::Open open_cmdline);  ///< for tests
 
   /// Never to be registered, besides ourselves and pid 1: the bus daemon, for example. `what` completes "process 7 is".
   void protect(pid_t pid, std::string what);
@@ -33,13 +42,16 @@ class ProcFs final : public supervise::Processes {
   std::string read_wait_channel(pid_t pid) const override;
   Bytes read_anonymous(pid_t pid) const override;
   Bytes read_anonymous_share(pid_t pid) const override;
-  std::vector<supervise::ProcessSummary> summarize(std::span<const pid_t> pids) const override;
+  supervise::ProcessSurvey survey(std::span<const pid_t> pids) const override;
   Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) override;
   std::optional<std::string> why_protected(pid_t pid) const override;
 
  private:
   loop::Loop& loop_;
+  const Patience patience_;
   Bytes page_size_;
+  Span tick_;  ///< of the CPU times in /proc/PID/stat
+  std::unique_ptr<CmdlineReader> cmdlines_;
   std::vector<std::pair<pid_t, std::string>> protected_;
 };
 

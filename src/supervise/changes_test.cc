@@ -473,7 +473,7 @@ TEST_F(AChangingRun, ThatIsNoneIsToldSo) {
   EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
   supervisor.request_set_limits(World::id("nothing"), {}, world.caller(), world.now(), World::keep(reply));
   EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
-  EXPECT_FALSE(supervisor.end(World::id("nothing"), "", world.now()));
+  EXPECT_FALSE(supervisor.end(World::id("nothing"), world.caller(), world.now()));
 }
 
 // ---- attaching ----

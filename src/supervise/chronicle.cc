@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <iterator>
 
 #include "base/uuid.h"
+#include "supervise/limit_details.h"
 
 namespace aw::supervise {
 namespace {
@@ -21,27 +23,118 @@ void add(Details& details, std::string name, DetailValue value) {
   details.emplace_back(std::move(name), std::move(value));
 }
 
-void add_counters(EventRecord& event, const Counters& counters) {
-  event.memory_peak = counters.memory_peak;
-  event.cpu = counters.cpu;
-  if (counters.tasks) add(event.details, "tasks", *counters.tasks);
-  if (counters.tasks_refused && *counters.tasks_refused > 0) {
-    add(event.details, "tasks_refused", *counters.tasks_refused);
+/// Of a tree that is too large to be looked at as a whole: the leader, those that were the largest a few seconds ago,
+/// and the rest from the newest back.
+std::vector<pid_t> by_interest(const Run& run, const std::vector<pid_t>& ascending) {
+  std::vector<pid_t> first{run.leader_key.pid};
+  first.insert(first.end(), run.largest.begin(), run.largest.end());
+  std::erase_if(first, [&](pid_t pid) { return !std::binary_search(ascending.begin(), ascending.end(), pid); });
+  if (first.size() > 1) first.erase(std::remove(first.begin() + 1, first.end(), run.leader_key.pid), first.end());
+  std::vector<pid_t> order = first;
+  std::sort(first.begin(), first.end());
+  std::copy_if(ascending.rbegin(), ascending.rend(), std::back_inserter(order),
+               [&](pid_t pid) { return !std::binary_search(first.begin(), first.end(), pid); });
+  return order;
+}
+
+/// What counts up. `when` is put behind each name: nothing, or "_before" for what was so at the decision.
+void add_counts(Details& details, const Reading& reading, const std::string& when) {
+  if (reading.counters.tasks) add(details, "tasks" + when, *reading.counters.tasks);
+  const auto refused = reading.counters.tasks_refused.value_or(0);
+  if (refused > 0) add(details, "tasks_refused" + when, refused);
+  add(details, "memory_events_high" + when, reading.events.high);
+  add(details, "memory_events_max" + when, reading.events.max);
+  add(details, "memory_events_oom" + when, reading.events.oom);
+  add(details, "memory_events_oom_kill" + when, reading.events.oom_kill);
+  if (reading.pressure) {
+    add(details, "memory_pressure_some_usec" + when, to_usec(reading.pressure->some_total));
+    add(details, "memory_pressure_full_usec" + when, to_usec(reading.pressure->full_total));
   }
 }
 
-void add_memory_events(Details& details, const MemoryEvents& events) {
-  add(details, "memory_events_high", events.high);
-  add(details, "memory_events_max", events.max);
-  add(details, "memory_events_oom", events.oom);
-  add(details, "memory_events_oom_kill", events.oom_kill);
-}
-
-void add_memory_stat(Details& details, const MemoryStat& stat) {
+/// What goes up and down: what the memory is made of.
+void add_memory(Details& details, const MemoryStat& stat) {
   add(details, "memory_anon_bytes", stat.anon.count());
   add(details, "memory_shmem_bytes", stat.shmem.count());
-  add(details, "memory_file_bytes", stat.file.count());
   add(details, "memory_kernel_bytes", stat.kernel.count());
+  add(details, "memory_sock_bytes", stat.sock.count());
+  add(details, "memory_file_bytes", stat.file.count());
+  add(details, "memory_slab_reclaimable_bytes", stat.slab_reclaimable.count());
+}
+
+Reading read(const Run& run) {
+  Reading reading;
+  reading.counters = run.cgroup->read_counters();
+  reading.events = run.memory.last_events;
+  if (const auto stat = run.cgroup->read_memory_stat()) reading.stat = *stat;
+  if (const auto pressure = run.cgroup->read_memory_pressure()) reading.pressure = *pressure;
+  return reading;
+}
+
+/// A reading as an event's own: it was taken when the event happened.
+void add_reading(EventRecord& event, const Run& run, const Reading& reading) {
+  event.memory = reading.stat ? reading.stat->unreclaimable() : run.memory.unreclaimable;
+  event.memory_peak = reading.counters.memory_peak;
+  event.cpu = reading.counters.cpu;
+  if (reading.stat) add_memory(event.details, *reading.stat);
+  add_counts(event.details, reading, "");
+  if (run.memory.precharged > Bytes(0)) {
+    add(event.details, "memory_precharged_bytes", run.memory.precharged.count());
+  }
+}
+
+void add_processes(EventRecord& event, const Evidence& evidence) {
+  event.processes = evidence.survey.largest;
+  for (ProcessSummary& process : event.processes) {
+    // Came in when the record of the decision was written already.
+    if (process.cmdline.empty() && evidence.survey.cmdlines)
+      process.cmdline = evidence.survey.cmdlines->find(process.pid).value_or("");
+  }
+  add(event.details, "process_count", std::uint64_t{evidence.processes});
+  if (evidence.survey.looked_at < evidence.processes) {
+    add(event.details, "processes_looked_at", std::uint64_t{evidence.survey.looked_at});
+  }
+  if (event.processes.size() < evidence.processes) add(event.details, "processes_truncated", true);
+}
+
+void add_limits(EventRecord& event, const Run& run) {
+  for (auto& detail : limit_details(run.limits)) event.details.push_back(std::move(detail));
+  // On the calendar, as far as one goes.
+  constexpr Span kCentury = std::chrono::hours{24} * 36525;
+  if (run.deadline != kNever && run.deadline - run.registered_at < kCentury) {
+    add(event.details, "deadline_at", format_iso8601(run.registered_real + (run.deadline - run.registered_at)));
+  }
+}
+
+void add_cause(EventRecord& event, const Run& run) {
+  if (event.reason) add(event.details, "limit_of", std::string(to_string(limit_of(*event.reason, run.cause))));
+  if (!run.cause) return;
+  if (!run.cause->limit_cgroup.empty()) add(event.details, "limit_cgroup", run.cause->limit_cgroup);
+  if (event.reason == Reason::kRequested) {
+    const Requester who = run.cause->requester.value_or(Requester{0, 1, "systemd"});
+    if (run.cause->requester) add(event.details, "requested_by_uid", std::uint64_t{who.uid});
+    if (who.pid != 0) add(event.details, "requested_by_pid", static_cast<std::uint64_t>(who.pid));
+    if (!who.comm.empty()) add(event.details, "requested_by_comm", who.comm);
+  }
+  if (!run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
+}
+
+/// What was known at the decision, for the record of the end.
+void add_evidence(EventRecord& event, const Run& run, const Now& now) {
+  const Evidence& evidence = *run.evidence;
+  add(event.details, "decided_at", format_iso8601(evidence.decided.real));
+  add(event.details, "ending_usec", to_usec(now.monotonic - evidence.decided.monotonic));
+  const bool told = run.signal && run.cause && !run.cause->term_sent_elsewhere;
+  if (told) add(event.details, "sigterm_sufficed", !run.escalated);
+  const Reading& before = evidence.reading;
+  if (before.counters.memory_peak) add(event.details, "memory_peak_bytes_before", before.counters.memory_peak->count());
+  if (before.counters.cpu) add(event.details, "cpu_usec_before", to_usec(*before.counters.cpu));
+  if (before.stat) {
+    add(event.details, "memory_bytes_before", before.stat->unreclaimable().count());
+    add_memory(event.details, *before.stat);
+  }
+  add_counts(event.details, before, "_before");
+  add_processes(event, evidence);
 }
 
 void add_exit_status(EventRecord& event, const Run& run) {
@@ -99,33 +192,23 @@ EventRecord Chronicle::begin(const Run& run, EventKind kind, const Now& now) {
   return event;
 }
 
-void Chronicle::add_evidence(EventRecord& event, const Run& run) {
-  if (!run.cgroup) return;
-  event.memory = run.memory.unreclaimable;
-  if (const auto stat = run.cgroup->read_memory_stat()) {
-    event.memory = stat->unreclaimable();
-    add_memory_stat(event.details, *stat);
-  }
-  add_counters(event, run.cgroup->read_counters());
-  add_memory_events(event.details, run.memory.last_events);
-  if (run.memory.precharged > Bytes(0)) {
-    add(event.details, "memory_precharged_bytes", run.memory.precharged.count());
-  }
-}
-
-void Chronicle::add_members(EventRecord& event, const Run& run) {
-  if (!run.cgroup) return;
+Evidence Chronicle::gather(const Run& run, const Now& now) {
+  Evidence evidence;
+  evidence.decided = now;
+  if (!run.cgroup) return evidence;
+  evidence.reading = read(run);
   if (const auto pids = run.cgroup->read_processes()) {
-    event.processes = processes_.summarize(*pids);
-    add(event.details, "process_count", static_cast<std::uint64_t>(pids->size()));
+    evidence.processes = pids->size();
+    evidence.survey = processes_.survey(by_interest(run, *pids));
   }
+  return evidence;
 }
 
 void Chronicle::add_terms(EventRecord& event, const Run& run) {
   if (!run.limits.description.empty()) add(event.details, "description", run.limits.description);
   for (const auto& [key, value] : run.limits.labels) add(event.details, "label_" + key, value);
   if (run.owner) add(event.details, "owner_pid", static_cast<std::uint64_t>(run.owner->key().pid));
-  add(event.details, "grace_usec", to_usec(run.limits.grace));
+  add_limits(event, run);
   if (run.memory.precharged > Bytes(0)) {
     add(event.details, "memory_precharged_bytes", run.memory.precharged.count());
   }
@@ -176,7 +259,7 @@ void Chronicle::put(const EventRecord& event) {
 
 void Chronicle::unregistered(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kUnregistered, now);
-  add_evidence(event, run);
+  if (run.cgroup) add_reading(event, run, read(run));
   put(event);
   recorder_.end_run(run.run_id);
 }
@@ -207,26 +290,30 @@ void Chronicle::orphan_found(const Run& run, const ProcessStat& orphan, const No
   put(event);
 }
 
-void Chronicle::ending(const Run& run, const Now& now) {
+void Chronicle::ending(Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kEnding, now);
-  add_evidence(event, run);
-  add_members(event, run);
-  add(event.details, "grace_usec", to_usec(run.limits.grace));
-  if (run.cause && !run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
+  run.evidence = gather(run, now);
+  add_cause(event, run);
+  add_reading(event, run, run.evidence->reading);
+  add_limits(event, run);
+  add_processes(event, *run.evidence);
   put(event);
   recorder_.change_run(row_of(run));
 }
 
-void Chronicle::escalated(const Run& run, const Now& now) {
+void Chronicle::escalated(Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kEscalated, now);
-  add_evidence(event, run);
-  add_members(event, run);
+  Evidence evidence = gather(run, now);
+  add_cause(event, run);
+  add_reading(event, run, evidence.reading);
+  add_processes(event, evidence);
+  if (!run.evidence) run.evidence = std::move(evidence);  // The kernel decided, and this is what it left.
   put(event);
 }
 
 void Chronicle::unkillable(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kUnkillable, now);
-  add_members(event, run);
+  add_processes(event, gather(run, now));
   for (const ProcessSummary& process : event.processes) {
     add(event.details, "wait_channel_" + std::to_string(process.pid), processes_.read_wait_channel(process.pid));
   }
@@ -238,18 +325,23 @@ void Chronicle::ended(const Run& run, Reason reason, const Now& now) {
   EventRecord event = begin(run, EventKind::kEnded, now);
   event.reason = reason;
   add_exit_status(event, run);
-  if (run.cgroup) {
-    add_counters(event, run.cgroup->read_counters());
-    add_memory_events(event.details, run.memory.last_events);
-    // What is still charged when nobody is left are files in memory: /dev/shm, tmpfs.
-    if (const auto stat = run.cgroup->read_memory_stat(); stat && stat->shmem > Bytes(0)) {
-      event.leftover_memory = stat->shmem;
-    }
-  }
+  add_cause(event, run);
   event.memory = run.memory.highest_unreclaimable;
+  if (run.evidence) {
+    add_evidence(event, run, now);
+    if (const auto& stat = run.evidence->reading.stat) event.memory = std::max(*event.memory, stat->unreclaimable());
+  }
+  if (run.cgroup) {
+    const Reading after = read(run);
+    event.memory_peak = after.counters.memory_peak;
+    event.cpu = after.counters.cpu;
+    add_counts(event.details, after, "");
+    // What is still charged when nobody is left are files in memory: /dev/shm, tmpfs.
+    if (after.stat && after.stat->shmem > Bytes(0)) event.leftover_memory = after.stat->shmem;
+  }
+  add_limits(event, run);
   if (run.unseen) add(event.details, "unseen", true);
   if (!event.signal && (reason == Reason::kOom || reason == Reason::kExternal)) event.signal = SIGKILL;
-  if (run.cause && !run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
   put(event);
   recorder_.end_run(run.run_id);
   last_end_ = std::move(event);

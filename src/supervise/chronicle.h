@@ -30,9 +30,10 @@ class Chronicle {
   void limits_changed(const Run& run, Details what, const Now& now);
   void extended(const Run& run, Span by, const Now& now);
   void orphan_found(const Run& run, const ProcessStat& orphan, const Now& now);
-  /// The intent, with what is known at this moment. Bounded work: nothing here waits, and it precedes a signal.
-  void ending(const Run& run, const Now& now);
-  void escalated(const Run& run, const Now& now);
+  /// The intent, with what is known at this moment, which the run keeps. Bounded work: it precedes a signal, and takes
+  /// less than 5 ms however large the tree is and whatever it does.
+  void ending(Run& run, const Now& now);
+  void escalated(Run& run, const Now& now);
   void unkillable(const Run& run, const Now& now);
   void ended(const Run& run, Reason reason, const Now& now);
   void unreaped(const EventRecord& end, std::span<const ProcessStat> zombies, const Now& now);
@@ -51,10 +52,9 @@ class Chronicle {
   EventRecord begin(EventKind kind, const Now& now);
   EventRecord begin(const RunRow& row, EventKind kind, const Now& now);
   EventRecord begin(const Run& run, EventKind kind, const Now& now);
-  void add_evidence(EventRecord& event, const Run& run);
-  void add_members(EventRecord& event, const Run& run);
   void add_terms(EventRecord& event, const Run& run);
   void put(const EventRecord& event);
+  Evidence gather(const Run& run, const Now& now);
 
   Identity& identity_;
   const Processes& processes_;

@@ -227,7 +227,9 @@ TEST_F(ARunningRun, HasItsIntentOnRecordBeforeTheFirstSignal) {
   EXPECT_EQ(ending.reason, Reason::kRequested);
   EXPECT_EQ(ending.signal, SIGTERM);
   EXPECT_THAT(ending.processes, SizeIs(2));
-  EXPECT_THAT(ending.details, Contains(std::pair(std::string("cause"), DetailValue(std::string("uid 1000")))));
+  EXPECT_THAT(ending.details, Contains(std::pair(std::string("cause"),
+                                                 DetailValue(std::string("asked by uid 1000 (bash, process " +
+                                                                         std::to_string(world.user_shell) + ")")))));
 }
 
 // ---- causes ----
@@ -258,7 +260,7 @@ TEST_F(ARunningRun, KeepsItsFirstCauseWhenItsDeadlinePassesInItsGrace) {
 }
 
 TEST_F(ARunningRun, IsEndedOnRequest) {
-  end("uid 1000");
+  end();
 
   EXPECT_THAT(world.signals_to(leader), ToldToEnd());
   EXPECT_EQ(end_of(), Reason::kRequested);

@@ -27,7 +27,8 @@ struct ProcessStat {
   bool kernel_thread = false;    ///< PF_KTHREAD
   std::uint64_t start_time = 0;  ///< clock ticks since boot
   std::uint64_t resident_pages = 0;
-  int exit_status = 0;  ///< a wait status; only of a zombie, and only where we may read it
+  std::uint64_t cpu_ticks = 0;  ///< user and system
+  int exit_status = 0;          ///< a wait status; only of a zombie, and only where we may read it
   std::string comm;
 };
 

@@ -30,12 +30,25 @@ std::vector<ProcessStat> Supervisor::read_members(const Run& run) const {
   return members;
 }
 
+void Supervisor::note_largest(Run& run, const std::vector<ProcessStat>& members) {
+  run.largest.clear();
+  if (members.size() <= kMaxProcesses) return;  // All of them are looked at in any case.
+  std::vector<const ProcessStat*> first(kMaxProcesses);
+  std::vector<const ProcessStat*> all;
+  all.reserve(members.size());
+  for (const ProcessStat& member : members) all.push_back(&member);
+  std::partial_sort_copy(all.begin(), all.end(), first.begin(), first.end(),
+                         [](const auto* a, const auto* b) { return a->resident_pages > b->resident_pages; });
+  for (const ProcessStat* member : first) run.largest.push_back(member->pid);
+}
+
 void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
   if (run.phase != Phase::kRunning) return;
   if (!confirming) arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
   if (run.rehousing) return;
   if (run.leader_end.ended) return report_leftovers(run, now);
   const auto members = read_members(run);
+  note_largest(run, members);
   const auto roots = run.roots();
   const auto orphans = find_orphans(members, roots);
   run.orphans.count = static_cast<std::uint32_t>(orphans.size());

@@ -73,6 +73,12 @@ class RunCgroup {
   virtual std::optional<WallTime> find_last_removal() const = 0;
 };
 
+/// A cgroup above the runs, whose limit is not theirs.
+struct Ancestor {
+  std::string path;        ///< as /proc/PID/cgroup shows it
+  std::uint64_t ooms = 0;  ///< how often an allocation has failed at a limit of its own since it was made
+};
+
 class Cgroups {
  public:
   virtual ~Cgroups() = default;
@@ -88,6 +94,9 @@ class Cgroups {
   virtual std::string path_of(const std::string& slice) const = 0;
   /// Moves one process to the cgroup that it came from, `path` as /proc/PID/cgroup showed it.
   virtual Result<void> put_back(pid_t pid, const std::string& path) = 0;
+  /// What is above the runs, from their parent up; without the root, which has no limit. What can't be read is left
+  /// out.
+  virtual std::vector<Ancestor> read_ancestors() const = 0;
 };
 
 /// A process held by pidfd: signals go to it and to no other, whoever gets its pid later.
@@ -102,6 +111,22 @@ class ProcessHandle {
   virtual Result<void> watch(std::function<void(const Now&)> ended) = 0;
 };
 
+/// Command lines that have been asked for and come in one by one: reading one waits for a lock of the process's own,
+/// which may never be free, so nobody who decides waits for it.
+class Cmdlines {
+ public:
+  virtual ~Cmdlines() = default;
+  /// The one of `pid`, empty if it can't be had; nothing as long as it has not come.
+  virtual std::optional<std::string> find(pid_t pid) const = 0;
+};
+
+/// What could be learnt of the processes of a run within a fixed time.
+struct ProcessSurvey {
+  std::vector<ProcessSummary> largest;  ///< first; at most kMaxProcesses of those that were looked at
+  std::size_t looked_at = 0;
+  std::shared_ptr<const Cmdlines> cmdlines;  ///< of the largest; those that came at once are with them already
+};
+
 class Processes {
  public:
   virtual ~Processes() = default;
@@ -113,15 +138,17 @@ class Processes {
   virtual bool has_children(pid_t pid) const = 0;                       ///< true also where it can't be known
   virtual std::optional<std::string> find_cgroup(pid_t pid) const = 0;  ///< as /proc/PID/cgroup shows it
   virtual std::optional<uid_t> find_uid(pid_t pid) const = 0;
-  virtual std::string read_cmdline(pid_t pid) const = 0;  ///< for the record; empty if it can't be had
+  /// For the record; empty if it can't be had at once.
+  virtual std::string read_cmdline(pid_t pid) const = 0;
   virtual std::string read_wait_channel(pid_t pid) const = 0;
   /// Resident memory that is no file's. What it shares with relatives by copy-on-write counts in full.
   virtual Bytes read_anonymous(pid_t pid) const = 0;
   /// The same, but of what is shared only its part. The kernel walks the page tables for it: a few milliseconds per
   /// GiB.
   virtual Bytes read_anonymous_share(pid_t pid) const = 0;
-  /// The largest of `pids`, at most kMaxProcesses; looks at no more than a bounded number of them.
-  virtual std::vector<ProcessSummary> summarize(std::span<const pid_t> pids) const = 0;
+  /// Looks at `pids` in their order, and stops when its time is over: a few milliseconds for all of it, however many
+  /// there are and whatever they do.
+  virtual ProcessSurvey survey(std::span<const pid_t> pids) const = 0;
   /// Sends the signals, in order, to `pid` if it is in the cgroup `path` (or below) while we hold it by pidfd.
   virtual Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) = 0;
   /// Our own pid, and whatever else must never be registered: a sentence that names it, or nothing.

@@ -143,6 +143,9 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   std::vector<Moved> moved{{run.leader_key, run.origin}};
   if (placed && lived) placed = take_over(run, moved, now);
   if (placed && lived) {
+    const bool first = !ancestor_ooms_;
+    follow_ancestors(now);
+    if (first) overrun_.reset();  // Long before this run, for all we know.
     happen(run, Happening::kPlaced, now);
     return done(key, now);
   }

@@ -368,7 +368,7 @@ TEST_F(ALeader, ThatIsNeverPlacedIsPlacingAndBlocksNobodyElse) {
 TEST_F(ALeader, ThatIsToBeEndedWhileItIsPlacedIsEndedThen) {
   world.placer.hold();
   const Answer answer = world.request_register("job", leader);
-  EXPECT_TRUE(supervisor.end(World::id("job"), "uid 1000", world.now()));
+  EXPECT_TRUE(supervisor.end(World::id("job"), world.caller(), world.now()));
   expect_left_alone(leader);
 
   world.placer.release();
@@ -384,7 +384,7 @@ TEST_F(ALeader, ThatIsToBeEndedWhileItIsPlacedIsEndedThen) {
 TEST_F(ALeader, ThatIsToBeEndedWhileItIsPlacedHasNoRunIfThatFails) {
   world.placer.hold();
   const Answer answer = world.request_register("job", leader);
-  EXPECT_TRUE(supervisor.end(World::id("job"), "uid 1000", world.now()));
+  EXPECT_TRUE(supervisor.end(World::id("job"), world.caller(), world.now()));
 
   world.placer.fail("no");
   world.placer.release();

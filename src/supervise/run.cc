@@ -23,6 +23,37 @@ State Run::state() const {
   unreachable(phase);
 }
 
+std::string_view to_string(LimitOf limit_of) {
+  switch (limit_of) {
+    case LimitOf::kNone:
+      return "none";
+    case LimitOf::kRun:
+      return "run";
+    case LimitOf::kParent:
+      return "parent";
+    case LimitOf::kHost:
+      return "host";
+  }
+  unreachable(limit_of);
+}
+
+LimitOf limit_of(Reason reason, const std::optional<Cause>& cause) {
+  switch (reason) {
+    case Reason::kWallClock:
+    case Reason::kMemory:
+    case Reason::kOom:
+      return LimitOf::kRun;
+    case Reason::kExternal:
+      return cause ? cause->limit_of : LimitOf::kNone;
+    case Reason::kExited:
+    case Reason::kOrphaned:
+    case Reason::kRequested:
+    case Reason::kLost:
+      return LimitOf::kNone;
+  }
+  unreachable(reason);
+}
+
 std::vector<ProcessKey> Run::roots() const {
   std::vector<ProcessKey> roots = attached;
   roots.push_back(leader_key);

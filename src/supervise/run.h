@@ -10,6 +10,7 @@
 
 #include "analysis_watchdog/words.h"
 #include "base/analysis_id.h"
+#include "supervise/evidence.h"
 #include "supervise/lifecycle.h"
 #include "supervise/memory.h"
 #include "supervise/ports.h"
@@ -53,12 +54,29 @@ struct OrphanState {
   std::uint32_t count = 0;                 ///< at the last round
 };
 
+/// Whose limit an end was for.
+enum class LimitOf { kNone, kRun, kParent, kHost };
+std::string_view to_string(LimitOf limit_of);  ///< "none", "run", "parent", "host"
+
+/// Who asked for an end, as it was then.
+struct Requester {
+  uid_t uid = 0;
+  pid_t pid = 0;     ///< 0: not known
+  std::string comm;  ///< empty: not known
+};
+
 /// Who or what set the end going.
 struct Cause {
   Reason reason;
-  std::string detail;                ///< for the record: "full memory pressure for 1min", "uid 1000", …
-  bool term_sent_elsewhere = false;  ///< systemd is stopping the scope and has sent SIGTERM itself
+  std::string detail;                    ///< for the record: "the owner died", "asked by uid 1000", …
+  bool term_sent_elsewhere = false;      ///< systemd is stopping the scope and has sent SIGTERM itself
+  LimitOf limit_of = LimitOf::kNone;     ///< of an end that the kernel made for another's limit; the rest follows
+  std::string limit_cgroup{};            ///< … whose it was, if it was a parent's
+  std::optional<Requester> requester{};  ///< none: nobody asked, or systemd did
 };
+
+/// Whose limit it was when a run has ended for `reason`.
+LimitOf limit_of(Reason reason, const std::optional<Cause>& cause);
 
 /// How the leader ended, as far as it can be known.
 struct LeaderEnd {
@@ -82,6 +100,7 @@ struct Run {
 
   Phase phase = Phase::kPlacing;
   std::optional<Cause> cause;
+  std::optional<Evidence> evidence;  ///< of the decision; none as long as there is none
 
   std::unique_ptr<ProcessHandle> leader;
   ProcessKey leader_key;
@@ -91,6 +110,7 @@ struct Run {
   std::vector<ProcessKey> attached;
   std::string comm;  ///< the leader's, renewed as long as it can be read
   std::string cmdline;
+  std::vector<pid_t> largest;  ///< of a large tree: where its memory was at the last round
 
   Instant registered_at{};
   WallTime registered_real{};

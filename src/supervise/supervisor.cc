@@ -21,6 +21,8 @@ constexpr Span kMercyDelay = std::chrono::milliseconds{250};
 constexpr Span kLeaderPatience = std::chrono::seconds{1};
 /// What the kernel has killed is gone after this, or is not all there is.
 constexpr Span kKernelKillPatience = std::chrono::milliseconds{200};
+/// For one overrun of a parent's limit the kernel may kill several runs; all of them are heard of within this.
+constexpr Span kOverrunMemory = std::chrono::seconds{5};
 /// Parents get this long to reap what a run left, before it is reported.
 constexpr Span kReapPatience = std::chrono::seconds{2};
 
@@ -225,17 +227,44 @@ void Supervisor::send_term(Run& run, const std::string& path) {
 
 Reason Supervisor::reason_of_end(const Run& run) const {
   if (run.cause) return run.cause->reason;
-  const MemoryEvents& events = run.memory.last_events;
-  // `oom` is counted where the limit is, `oom_kill` where the victim is: a kill without an oom of our own tree is
-  // another's limit, the host's or a parent slice's.
-  if (events.oom_kill > 0) return events.oom > 0 ? Reason::kOom : Reason::kExternal;
   const auto& status = run.leader_end.wait_status;
   if (status && WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL) return Reason::kExternal;
   return Reason::kExited;
 }
 
+Cause Supervisor::kernel_kill(const MemoryEvents& events, const Now& now) {
+  // `oom` is counted where the limit is, `oom_kill` where the victim is: a kill without an oom of our own tree is
+  // another's limit, a parent's if one was reached just now, else the host's.
+  if (events.oom > 0) return {Reason::kOom, "the kernel killed it at its ceiling"};
+  follow_ancestors(now);
+  Cause cause{Reason::kExternal, "the kernel killed it because the host was out of memory"};
+  cause.limit_of = LimitOf::kHost;
+  if (overrun_ && now.monotonic - overrun_->seen <= kOverrunMemory) {
+    cause.limit_of = LimitOf::kParent;
+    cause.limit_cgroup = overrun_->cgroup;
+    cause.detail = "the kernel killed it at the limit of " + overrun_->cgroup + ", which it shares with others";
+  } else if (ancestor_ooms_ && ancestor_ooms_->empty()) {
+    cause.limit_of = LimitOf::kNone;
+    cause.detail = "the kernel killed it for a limit that is not its own";
+  }
+  return cause;
+}
+
+void Supervisor::follow_ancestors(const Now& now) {
+  std::map<std::string, std::uint64_t> ooms;
+  for (Ancestor& ancestor : ports_.cgroups.read_ancestors()) {
+    // Before the first look a limit that was ever reached is all that can be known, and that is a good deal: a host
+    // that has run out of memory leaves these at 0.
+    const std::uint64_t known = ancestor_ooms_ ? (*ancestor_ooms_)[ancestor.path] : 0;
+    if (ancestor.ooms > known) overrun_ = {ancestor.path, now.monotonic};
+    ooms.emplace(std::move(ancestor.path), ancestor.ooms);
+  }
+  ancestor_ooms_ = std::move(ooms);
+}
+
 void Supervisor::record_end(Run& run, const Now& now) {
   if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
+  if (!run.cause && run.memory.last_events.oom_kill > 0) run.cause = kernel_kill(run.memory.last_events, now);
   chronicle_.ended(run, reason_of_end(run), now);
   const auto tasks = run.cgroup->read_counters().tasks;
   if (tasks.value_or(0) > 0) {
@@ -290,11 +319,7 @@ void Supervisor::look_at_memory(Run& run, const Now& now) {
   if (!events) return;
   const MemoryEvents before = std::exchange(run.memory.last_events, *events);
   if (events->oom_kill > before.oom_kill) {
-    const bool own_limit = events->oom > 0;
-    if (!run.cause) {
-      run.cause = own_limit ? Cause{Reason::kOom, "the kernel killed it at its ceiling", false}
-                            : Cause{Reason::kExternal, "the kernel killed it for a limit that is not its own", false};
-    }
+    if (!run.cause) run.cause = kernel_kill(*events, now);
     if (run.phase != Phase::kRunning) return happen(run, Happening::kKernelKilled, now);
     // It kills a scope whole, within milliseconds. Of a tree with several, the rest must not live on: never a half.
     return arm(run, Purpose::kKernelKill, now.monotonic + kKernelKillPatience);
@@ -453,10 +478,18 @@ void Supervisor::report_unreaped(RunKey key, const Now& now) {
 
 // ---- requests and readings that need no flow of their own ----
 
-Result<void> Supervisor::end(const AnalysisId& id, std::string detail, const Now& now) {
+Result<void> Supervisor::end(const AnalysisId& id, const Caller& caller, const Now& now) {
   const auto it = by_id_.find(id);
   if (it == by_id_.end()) return refuse(Refusal::kNoSuchAnalysis, "no analysis \"" + id.text() + "\" is running");
-  cause(*runs_.at(it->second), {Reason::kRequested, std::move(detail), false}, now);
+  Requester requester{caller.uid, caller.pid, ""};
+  std::string detail = "asked by uid " + std::to_string(caller.uid);
+  if (const auto stat = ports_.processes.find_stat(caller.pid)) {
+    requester.comm = stat->comm;
+    detail += " (" + stat->comm + ", process " + std::to_string(caller.pid) + ")";
+  }
+  Cause asked{Reason::kRequested, std::move(detail)};
+  asked.requester = std::move(requester);
+  cause(*runs_.at(it->second), std::move(asked), now);
   return {};
 }
 

@@ -83,7 +83,7 @@ class Supervisor {
   void request_unregister(const AnalysisId& id, const Now& now, Done done);
   void request_set_limits(const AnalysisId& id, const Limits& limits, const Caller& caller, const Now& now, Done done);
   void request_extend(const AnalysisId& id, Span by, const Caller& caller, const Now& now, Done done);
-  Result<void> end(const AnalysisId& id, std::string detail, const Now& now);
+  Result<void> end(const AnalysisId& id, const Caller& caller, const Now& now);
 
   // What the adapters tell.
   void on_cgroup_changed(RunKey key, const Now& now);
@@ -166,6 +166,8 @@ class Supervisor {
   void send_term(Run& run, const std::string& path);
   void record_end(Run& run, const Now& now);
   Reason reason_of_end(const Run& run) const;
+  Cause kernel_kill(const MemoryEvents& events, const Now& now);
+  void follow_ancestors(const Now& now);
   void forget(Run& run);
   void look(Run& run, const Now& now);
   void look_at_memory(Run& run, const Now& now);
@@ -189,6 +191,7 @@ class Supervisor {
   void arm_orphan_kill(Run& run);
   void report_leftovers(Run& run, const Now& now);
   std::vector<ProcessStat> read_members(const Run& run) const;
+  static void note_largest(Run& run, const std::vector<ProcessStat>& members);
 
   void arm(Run& run, Purpose purpose, Instant due);
   void disarm(Run& run, Purpose purpose);
@@ -213,6 +216,14 @@ class Supervisor {
   std::map<RunKey, std::unique_ptr<Ended>> ended_;
   /// Slices of runs whose end is not on the disk yet, and what waits for their names.
   std::map<std::string, std::vector<std::function<void()>>> leaving_;
+  /// How often the limits of the cgroups above the runs had been reached when that was last looked at, by path; none
+  /// before it was.
+  std::optional<std::map<std::string, std::uint64_t>> ancestor_ooms_;
+  struct Overrun {
+    std::string cgroup;
+    Instant seen;
+  };
+  std::optional<Overrun> overrun_;  ///< the last time that one of them was
   std::vector<std::unique_ptr<Run>>
       finished_;  ///< freed at the next call from outside, when no function of theirs is on the stack
 };

@@ -99,7 +99,7 @@ TEST_F(ASupervisor, IgnoresEventsOfRunsThatAreOver) {
   supervisor.on_timer(world.now());
 
   EXPECT_EQ(world.recorder.records.size(), before);
-  EXPECT_FALSE(supervisor.end(World::id("job"), "", world.now()));
+  EXPECT_FALSE(supervisor.end(World::id("job"), world.caller(), world.now()));
 }
 
 TEST_F(ASupervisor, IgnoresEventsOfRunsThatNeverWere) {
@@ -117,7 +117,7 @@ TEST_F(ASupervisor, CountsWhatItMonitorsAndWhatIsEnding) {
   EXPECT_EQ(supervisor.monitored(), 2);
   EXPECT_EQ(supervisor.ending(), 0);
 
-  EXPECT_TRUE(supervisor.end(World::id("job"), "", world.now()));
+  EXPECT_TRUE(supervisor.end(World::id("job"), world.caller(), world.now()));
 
   EXPECT_EQ(supervisor.monitored(), 2);
   EXPECT_EQ(supervisor.ending(), 1);
@@ -282,7 +282,7 @@ class AHistory {
         return world_.oom_kill(id, World::scope_name(id), chance(70));
       case 8:
         note("end of " + id);
-        (void)world_.supervisor.end(World::id(id), "random", world_.now());
+        (void)world_.supervisor.end(World::id(id), world_.caller(), world_.now());
         return;
       case 9:
         note("unregister " + id);
@@ -431,7 +431,7 @@ class AHistory {
     }
     for (int i = 0; i < 20 && !world_.supervisor.runs().empty(); ++i) {
       const AnalysisId id = world_.supervisor.runs().begin()->second->id;
-      EXPECT_TRUE(world_.supervisor.end(id, "settle", world_.now()));
+      EXPECT_TRUE(world_.supervisor.end(id, world_.caller(), world_.now()));
       world_.advance(seconds{30});
     }
     EXPECT_THAT(world_.supervisor.runs(), IsEmpty());

@@ -82,8 +82,8 @@ class ARun : public AWorld {
       world.process(pid).cleanup = cleanup;
     }
   }
-  void end(const std::string& detail = "uid 1000") {
-    ASSERT_TRUE(supervisor.end(World::id("job"), detail, world.now()));
+  void end() {
+    ASSERT_TRUE(supervisor.end(World::id("job"), world.caller(), world.now()));
     world.deliver();
   }
 

@@ -166,7 +166,7 @@ std::optional<uid_t> FakeProcesses::find_uid(pid_t pid) const {
 
 std::string FakeProcesses::read_cmdline(pid_t pid) const {
   const Process* process = world_.find_process(pid);
-  return process == nullptr || !process->alive() ? "" : process->cmdline;
+  return process == nullptr || !process->alive() || process->cmdline_blocks ? "" : process->cmdline;
 }
 
 std::string FakeProcesses::read_wait_channel(pid_t pid) const {
@@ -184,13 +184,57 @@ Bytes FakeProcesses::read_anonymous_share(pid_t pid) const {
   return process == nullptr ? Bytes(0) : process->anonymous_share.value_or(read_anonymous(pid));
 }
 
-std::vector<supervise::ProcessSummary> FakeProcesses::summarize(std::span<const pid_t> pids) const {
-  std::vector<supervise::ProcessSummary> all;
-  for (const pid_t pid : pids) {
-    if (const auto stat = find_stat(pid)) all.push_back({pid, stat->parent, stat->comm, read_anonymous(pid)});
+class FakeCmdlines final : public supervise::Cmdlines {
+ public:
+  FakeCmdlines(World& world, std::span<const pid_t> pids) : world_(world) {
+    for (const pid_t pid : pids) waiting_.push_back(key_of(world.process(pid).stat));
+    catch_up();
   }
-  if (all.size() > supervise::kMaxProcesses) all.resize(supervise::kMaxProcesses);
-  return all;
+  std::optional<std::string> find(pid_t pid) const override {
+    const auto found = read_.find(pid);
+    return found == read_.end() ? std::nullopt : std::optional(found->second);
+  }
+  void catch_up() const {
+    std::erase_if(waiting_, [this](const ProcessKey& key) {
+      const Process* process = world_.find_process(key.pid);
+      const bool lives = process != nullptr && key_of(process->stat) == key && process->alive();
+      if (lives && process->cmdline_blocks) return false;
+      read_[key.pid] = lives ? process->cmdline : "";
+      return true;
+    });
+  }
+
+ private:
+  World& world_;
+  mutable std::vector<ProcessKey> waiting_;
+  mutable std::map<pid_t, std::string> read_;
+};
+
+void FakeProcesses::catch_up() {
+  for (const auto& asked : asked_) {
+    if (const auto cmdlines = asked.lock()) cmdlines->catch_up();
+  }
+}
+
+supervise::ProcessSurvey FakeProcesses::survey(std::span<const pid_t> pids) const {
+  supervise::ProcessSurvey survey;
+  auto& largest = survey.largest;
+  for (const pid_t pid : pids.first(std::min(pids.size(), patience))) {
+    ++survey.looked_at;
+    const Process* process = world_.find_process(pid);
+    if (process == nullptr) continue;
+    largest.push_back({pid, process->stat.parent, process->stat.comm, read_anonymous(pid), "", process->cpu});
+  }
+  std::stable_sort(largest.begin(), largest.end(),
+                   [](const auto& a, const auto& b) { return a.resident > b.resident; });
+  if (largest.size() > supervise::kMaxProcesses) largest.resize(supervise::kMaxProcesses);
+  std::vector<pid_t> shown;
+  for (const auto& process : largest) shown.push_back(process.pid);
+  const auto cmdlines = std::make_shared<const FakeCmdlines>(world_, shown);
+  asked_.push_back(cmdlines);
+  survey.cmdlines = cmdlines;
+  for (auto& process : largest) process.cmdline = survey.cmdlines->find(process.pid).value_or("");
+  return survey;
 }
 
 Result<void> FakeProcesses::signal_member(pid_t pid, const std::string& path, std::span<const int> signals) {
@@ -245,6 +289,8 @@ Result<void> FakeCgroups::put_back(pid_t pid, const std::string& path) {
   world_.on_left(std::exchange(process->cgroup, path));
   return {};
 }
+
+std::vector<supervise::Ancestor> FakeCgroups::read_ancestors() const { return {{kParentPath, parent_ooms}}; }
 
 // ---- systemd ----
 
@@ -630,6 +676,11 @@ void World::adopt() {
 
 supervise::Supervisor::Ports World::ports() {
   return {cgroups, processes, placer, recorder, identity, [this](std::optional<Instant> due) { alarm_ = due; }};
+}
+
+void World::oom_kill_at_parent(const std::string& id) {
+  ++cgroups.parent_ooms;
+  oom_kill(id, scope_name(id), false);
 }
 
 void World::remove_slice(const std::string& name) {

@@ -35,6 +35,8 @@ struct Process {
   uid_t uid = 0;
   std::string cgroup;
   std::string cmdline;
+  bool cmdline_blocks = false;  ///< whoever reads it has to wait
+  Span cpu{0};
   Bytes anonymous;
   std::optional<Bytes> anonymous_share;  ///< unset: shares nothing
   OnTerm on_term = OnTerm::kDies;
@@ -66,6 +68,8 @@ struct Slice {
   std::optional<WallTime> last_removal;
 };
 
+class FakeCmdlines;
+
 class FakeProcesses final : public supervise::Processes {
  public:
   explicit FakeProcesses(World& world) : world_(world) {}
@@ -80,12 +84,16 @@ class FakeProcesses final : public supervise::Processes {
   std::string read_wait_channel(pid_t pid) const override;
   Bytes read_anonymous(pid_t pid) const override;
   Bytes read_anonymous_share(pid_t pid) const override;
-  std::vector<supervise::ProcessSummary> summarize(std::span<const pid_t> pids) const override;
+  supervise::ProcessSurvey survey(std::span<const pid_t> pids) const override;
+
+  void catch_up();              ///< reads the command lines that are waited for, and block no more
+  std::size_t patience = 1000;  ///< how many processes a survey looks at
   Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) override;
   std::optional<std::string> why_protected(pid_t pid) const override;
 
  private:
   World& world_;
+  mutable std::vector<std::weak_ptr<const FakeCmdlines>> asked_;
 };
 
 class FakeCgroups final : public supervise::Cgroups {
@@ -96,7 +104,9 @@ class FakeCgroups final : public supervise::Cgroups {
   Result<std::vector<std::string>> list_slices() const override;
   std::string path_of(const std::string& slice) const override;
   Result<void> put_back(pid_t pid, const std::string& path) override;
+  std::vector<supervise::Ancestor> read_ancestors() const override;
 
+  std::uint64_t parent_ooms = 0;           ///< at the limit of the slice above all runs
   std::function<void(pid_t)> before_move;  ///< e.g. forks
   std::set<pid_t> immovable;
   std::set<std::string> removed;  ///< nothing can be put back there
@@ -243,6 +253,8 @@ class World {
   void use_memory(const std::string& id, Bytes anonymous, Bytes page_cache = Bytes(0));
   /// The kernel kills one scope, because of a limit of the run's own or one from elsewhere.
   void oom_kill(const std::string& id, const std::string& scope, bool own_limit = true);
+  /// The same at the limit of the slice above all runs.
+  void oom_kill_at_parent(const std::string& id);
   void notify(Slice& slice);
   void remove_slice(const std::string& name);
   bool losing_notifications = false;
@@ -288,6 +300,7 @@ class World {
   friend class FakeHandle;
   friend class FakeRunCgroup;
   friend class FakeProcesses;
+  friend class FakeCmdlines;
   friend class FakeCgroups;
   friend class FakePlacer;
   struct Watch {

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "process/cmdline_reader.h"
+
+#include <unistd.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#include "process/parse.h"
+
+namespace aw::process {
+namespace {
+
+/// What one request has got so far.
+class Batch final : public supervise::Cmdlines {
+ public:
+  explicit Batch(std::size_t limit) : limit_(limit) {}
+
+  std::optional<std::string> find(pid_t pid) const override {
+    const std::lock_guard lock(mutex_);
+    const auto found = read_.find(pid);
+    return found == read_.end() ? std::nullopt : std::optional(found->second);
+  }
+  void put(pid_t pid, std::string cmdline) {
+    {
+      const std::lock_guard lock(mutex_);
+      read_[pid] = std::move(cmdline);
+    }
+    arrived_.notify_all();
+  }
+  bool wait_for(std::size_t count, Span patience) {
+    std::unique_lock lock(mutex_);
+    return arrived_.wait_for(lock, patience, [&] { return read_.size() >= count; });
+  }
+  std::size_t limit() const { return limit_; }
+
+ private:
+  const std::size_t limit_;
+  mutable std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::map<pid_t, std::string> read_;
+};
+
+/// The descriptor is of the process that was meant, whoever has its pid when it is read.
+struct Job {
+  UniqueFd file;
+  pid_t pid;
+  std::shared_ptr<Batch> batch;
+};
+
+/// One byte more than is shown tells whether that is all.
+std::string read_cmdline(int file, std::size_t limit) {
+  std::string text(limit + 1, '\0');
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t got = ::read(file, text.data() + size, text.size() - size);
+    if (got <= 0) break;  // Gone, or all of it.
+    size += static_cast<std::size_t>(got);
+  }
+  text.resize(size);
+  return readable_cmdline(text, limit);
+}
+
+}  // namespace
+
+struct CmdlineReader::Shared {
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::deque<Job> queue;
+  unsigned threads = 0;
+  unsigned idle = 0;
+  bool stop = false;
+
+  void run() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      ++idle;
+      wake.wait(lock, [this] { return stop || !queue.empty(); });
+      --idle;
+      if (stop) return;
+      const Job job = std::move(queue.front());
+      queue.pop_front();
+      lock.unlock();
+      job.batch->put(job.pid, read_cmdline(job.file.get(), job.batch->limit()));
+      lock.lock();
+    }
+  }
+};
+
+CmdlineReader::CmdlineReader(Open open) : open_(std::move(open)), shared_(std::make_shared<Shared>()) {}
+
+CmdlineReader::~CmdlineReader() {
+  {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->stop = true;
+    shared_->queue.clear();
+  }
+  shared_->wake.notify_all();
+}
+
+void CmdlineReader::begin_thread() {
+  // Our signals belong to the loop: the thread inherits a mask that blocks all of them.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    std::thread([shared = shared_] { shared->run(); }).detach();
+    ++shared_->threads;
+  } catch (const std::system_error&) {  // No thread to be had: records go without command lines.
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+std::shared_ptr<const supervise::Cmdlines> CmdlineReader::request(std::span<const pid_t> pids, std::size_t limit,
+                                                                  Span patience) {
+  auto batch = std::make_shared<Batch>(limit);
+  std::vector<Job> jobs;
+  for (const pid_t pid : pids) {
+    UniqueFd file = open_(pid);
+    if (file) {
+      jobs.push_back({std::move(file), pid, batch});
+    } else {
+      batch->put(pid, "");
+    }
+  }
+  {
+    const std::lock_guard lock(shared_->mutex);
+    for (Job& job : jobs) {
+      if (shared_->queue.size() < kMostWaiting) {
+        shared_->queue.push_back(std::move(job));
+      } else {
+        batch->put(job.pid, "");
+      }
+    }
+    // Whoever is not idle may be stuck: one process that can't be read must not cost the others their names.
+    if (!shared_->queue.empty() && shared_->idle == 0 && shared_->threads < kMostThreads) begin_thread();
+  }
+  shared_->wake.notify_one();
+  if (batch->wait_for(pids.size(), patience)) return batch;
+  const std::lock_guard lock(shared_->mutex);
+  if (!shared_->queue.empty() && shared_->idle == 0 && shared_->threads < kMostThreads) begin_thread();
+  return batch;
+}
+
+}  // namespace aw::process

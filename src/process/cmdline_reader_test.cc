@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "process/cmdline_reader.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <map>
+#include <thread>
+
+namespace aw::process {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Span kLong = 10s;
+constexpr Span kMoment = 1ms;
+
+/// Command lines as pipes: one that nobody has written to blocks its reader, as a process may.
+class Lines {
+ public:
+  UniqueFd open(pid_t pid) {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) < 0) return {};
+    writers_[pid].reset(ends[1]);
+    return UniqueFd(ends[0]);
+  }
+  void write(pid_t pid, std::string_view text) {
+    ASSERT_EQ(::write(writers_.at(pid).get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+    writers_.erase(pid);
+  }
+  void let_all_go() { writers_.clear(); }
+
+ private:
+  std::map<pid_t, UniqueFd> writers_;
+};
+
+class ACmdlineReader : public ::testing::Test {
+ protected:
+  ~ACmdlineReader() override { lines_.let_all_go(); }
+
+  static std::optional<std::string> wait_for(const supervise::Cmdlines& cmdlines, pid_t pid) {
+    for (int i = 0; i < 10'000 && !cmdlines.find(pid); ++i) std::this_thread::sleep_for(1ms);
+    return cmdlines.find(pid);
+  }
+
+  Lines lines_;
+  CmdlineReader blocking_{[this](pid_t pid) { return lines_.open(pid); }};
+  CmdlineReader real_{[](pid_t pid) {
+    return UniqueFd(::open(("/proc/" + std::to_string(pid) + "/cmdline").c_str(), O_RDONLY | O_CLOEXEC));
+  }};
+};
+
+TEST_F(ACmdlineReader, ReadsThoseOfProcesses) {
+  const std::array<pid_t, 2> pids{::getpid(), ::getppid()};
+
+  const auto cmdlines = real_.request(pids, 4096, kLong);
+
+  EXPECT_NE(cmdlines->find(pids[0]).value().find("process_test"), std::string::npos);
+  EXPECT_TRUE(cmdlines->find(pids[1]));
+  EXPECT_FALSE(cmdlines->find(1'000'000'000));  // Was not asked for.
+}
+
+TEST_F(ACmdlineReader, FindsNothingOfAProcessThatIsGone) {
+  const pid_t gone = 1'000'000'000;
+  EXPECT_EQ(real_.request({&gone, 1}, 100, kLong)->find(gone), "");
+}
+
+TEST_F(ACmdlineReader, WaitsForNobodyLongerThanItsPatience) {
+  const pid_t stuck = 7;
+
+  const auto began = std::chrono::steady_clock::now();
+  const auto cmdlines = blocking_.request({&stuck, 1}, 100, kMoment);
+
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 5s);  // It would be for ever.
+  EXPECT_EQ(cmdlines->find(stuck), std::nullopt);
+}
+
+TEST_F(ACmdlineReader, DeliversLateWhatCameLate) {
+  const pid_t slow = 7;
+  const auto cmdlines = blocking_.request({&slow, 1}, 100, kMoment);
+
+  lines_.write(slow, std::string_view("late\0-x\0", 8));
+
+  EXPECT_EQ(wait_for(*cmdlines, slow), "late -x");
+}
+
+TEST_F(ACmdlineReader, ReadsTheOthersWhileOneIsStuck) {
+  const std::array<pid_t, 3> pids{7, 8, 9};
+  const auto cmdlines = blocking_.request(pids, 100, kMoment);
+
+  lines_.write(8, "eight");
+  lines_.write(9, "nine");
+
+  EXPECT_EQ(wait_for(*cmdlines, 8), "eight");
+  EXPECT_EQ(wait_for(*cmdlines, 9), "nine");
+  EXPECT_EQ(cmdlines->find(7), std::nullopt);
+}
+
+TEST_F(ACmdlineReader, HoldsABoundedNumberOfThoseThatAreStuck) {
+  pid_t pid = 0;
+  std::shared_ptr<const supervise::Cmdlines> last;
+
+  for (unsigned i = 0; i < CmdlineReader::kMostThreads + CmdlineReader::kMostWaiting + 10; ++i) {
+    ++pid;
+    last = blocking_.request({&pid, 1}, 100, Span(100));
+  }
+
+  EXPECT_EQ(last->find(pid), "");  // Given up at once.
+}
+
+TEST_F(ACmdlineReader, CutsAMegabyteOfArguments) {
+  const pid_t huge = 7;
+  const auto cmdlines = blocking_.request({&huge, 1}, 256, kMoment);
+
+  lines_.write(huge, std::string(20'000, 'x') + "\x1b[2J\xff\n");
+
+  const std::string line = wait_for(*cmdlines, huge).value();
+  EXPECT_EQ(line, std::string(253, 'x') + "\xE2\x80\xA6");
+}
+
+TEST_F(ACmdlineReader, GoesWhileOneIsStuck) {
+  const pid_t stuck = 7;
+  auto reader = std::make_unique<CmdlineReader>([this](pid_t pid) { return lines_.open(pid); });
+  const auto cmdlines = reader->request({&stuck, 1}, 100, kMoment);
+
+  reader.reset();
+
+  lines_.write(stuck, "after");
+  EXPECT_EQ(wait_for(*cmdlines, stuck), "after");
+}
+
+}  // namespace
+}  // namespace aw::process

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The real /proc, with processes of the test's own.
+#include "process/proc_fs.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <csignal>
+
+namespace aw::process {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+/// A child that is there until the test is over.
+class Child {
+ public:
+  /// `act` runs in the child, before it waits; it may replace its program.
+  template <class Act>
+  explicit Child(Act act) {
+    pid_ = ::fork();
+    if (pid_ != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    act();
+    for (;;) ::pause();
+  }
+  Child() : Child([] {}) {}
+  Child(Child&& other) noexcept : pid_(std::exchange(other.pid_, -1)) {}
+  Child& operator=(Child&&) = delete;
+  ~Child() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_;
+};
+
+class AProcFs : public ::testing::Test {
+ protected:
+  std::string wait_for_cmdline(pid_t pid, const std::string& begin) {
+    std::string line;
+    for (int i = 0; i < 5000 && !line.starts_with(begin); ++i) {
+      line = processes_.read_cmdline(pid);
+      ::usleep(1000);
+    }
+    return line;
+  }
+  static UniqueFd open_cmdline(pid_t pid) {
+    return UniqueFd(::open(("/proc/" + std::to_string(pid) + "/cmdline").c_str(), O_RDONLY | O_CLOEXEC));
+  }
+
+  loop::Loop loop_ = loop::Loop::create().value();
+  ProcFs processes_{loop_, {2s, 2s}, open_cmdline};  // The patience of a busy machine.
+};
+
+TEST_F(AProcFs, ShowsTheLargestFirstWithWhatItsRecordNeeds) {
+  const Child small;
+  const Child large([] {
+    static volatile char* memory = new char[64 << 20];
+    for (int at = 0; at < 64 << 20; at += 4096) memory[at] = 1;
+    const auto end = std::chrono::steady_clock::now() + 100ms;
+    while (std::chrono::steady_clock::now() < end) {
+    }
+  });
+  const std::vector<pid_t> pids{small.pid(), large.pid()};
+  for (int i = 0; i < 1000 && processes_.find_stat(large.pid())->cpu_ticks < 5; ++i) ::usleep(10'000);
+
+  const auto survey = processes_.survey(pids);
+
+  ASSERT_THAT(survey.largest, SizeIs(2));
+  const auto& first = survey.largest[0];
+  EXPECT_EQ(first.pid, large.pid());
+  EXPECT_EQ(first.parent, ::getpid());
+  EXPECT_GT(first.resident, Bytes(60 << 20));
+  EXPECT_GT(first.cpu, 40ms);
+  EXPECT_LT(first.cpu, 1min);
+  EXPECT_THAT(first.comm, StartsWith("process_test"));
+  EXPECT_THAT(first.cmdline, HasSubstr("process_test"));
+  EXPECT_EQ(survey.looked_at, 2U);
+}
+
+TEST_F(AProcFs, PassesOverProcessesThatAreGone) {
+  const std::vector<pid_t> pids{1'000'000'000, ::getpid()};
+
+  const auto survey = processes_.survey(pids);
+
+  ASSERT_THAT(survey.largest, SizeIs(1));
+  EXPECT_EQ(survey.largest[0].pid, ::getpid());
+}
+
+TEST_F(AProcFs, StopsLookingWhenItsTimeIsOver) {
+  const ProcFs hasty(loop_, {Span(0), 2s}, open_cmdline);
+  const std::vector<pid_t> pids(1000, ::getpid());
+
+  const auto survey = hasty.survey(pids);
+
+  EXPECT_EQ(survey.looked_at, 1U);
+  EXPECT_THAT(survey.largest, SizeIs(1));
+}
+
+TEST_F(AProcFs, LooksAtNoMoreThanItMayInItsTime) {
+  const ProcFs real(loop_);
+  const std::vector<pid_t> pids(100'000, ::getpid());
+
+  const auto survey = real.survey(pids);
+
+  EXPECT_GT(survey.looked_at, 0U);
+  EXPECT_LT(survey.looked_at, pids.size());  // That would take a second.
+}
+
+TEST_F(AProcFs, ShowsAProcessWhoseCommandLineCannotBeRead) {
+  UniqueFd writer;
+  const ProcFs patient(loop_, {2s, 1ms}, [&](pid_t) {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    writer.reset(ends[1]);
+    return UniqueFd(ends[0]);
+  });
+  const pid_t self = ::getpid();
+
+  const auto survey = patient.survey({&self, 1});
+
+  ASSERT_THAT(survey.largest, SizeIs(1));
+  EXPECT_EQ(survey.largest[0].cmdline, "");
+  EXPECT_EQ(survey.cmdlines->find(self), std::nullopt);
+  writer.reset();
+}
+
+/// A shell that waits, and does not mind what else it is given.
+Child waiting_shell(std::vector<const char*> more) {
+  return Child([&more] {
+    std::vector<const char*> arguments{"sh", "-c", "read x; exit"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    arguments.push_back(nullptr);
+    std::array<int, 2> ends{};
+    if (::pipe(ends.data()) == 0) ::dup2(ends[0], STDIN_FILENO);
+    ::execve("/bin/sh", const_cast<char**>(arguments.data()), environ);
+  });
+}
+
+TEST_F(AProcFs, MakesOneSafeLineOfHostileArguments) {
+  const Child hostile = waiting_shell({"two\nlines", "\x1b]0;title\x07\x1b[2J", "\xff\xfe not utf-8", "", "end"});
+
+  EXPECT_EQ(wait_for_cmdline(hostile.pid(), "sh -c"),
+            "sh -c read x; exit two lines  ]0;title  [2J \xEF\xBF\xBD\xEF\xBF\xBD not utf-8  end");
+}
+
+TEST_F(AProcFs, ReadsNoMoreOfAMegabyteThanItShows) {
+  const std::string part(100'000, 'x');
+  const Child huge = waiting_shell(std::vector<const char*>(10, part.c_str()));
+
+  const std::string line = wait_for_cmdline(huge.pid(), "sh -c");
+
+  EXPECT_THAT(line, StartsWith("sh -c read x; exit xxxx"));
+  EXPECT_EQ(line.size(), 4096U);
+  EXPECT_THAT(line, EndsWith("x\xE2\x80\xA6"));
+  const pid_t pid = huge.pid();
+  EXPECT_EQ(processes_.survey({&pid, 1}).largest.at(0).cmdline.size(), supervise::kMaxProcessCmdline);
+}
+
+}  // namespace
+}  // namespace aw::process
