@@ -10,6 +10,7 @@
 
 #include "base/analysis_id.h"
 #include "base/assert.h"
+#include "journal/sentences.h"
 
 namespace aw::journal {
 namespace {
@@ -18,45 +19,18 @@ using supervise::EventRecord;
 
 std::string number(std::uint64_t value) { return std::to_string(value); }
 
-/// The sentence of a record. Ids and command names are quoted as they are: the journal delimits fields by length, and
-/// its readers escape what a terminal would take for a command.
-std::string message(const EventRecord& e) {
-  const std::string id = e.registered_as;
-  const std::string reason = e.reason ? std::string(to_string(*e.reason)) : "";
-  switch (e.kind) {
-    case EventKind::kRegistered:
-      return id + ": registered, process " + number(static_cast<std::uint64_t>(e.pid.value_or(0))) + " (" + e.comm +
-             ")";
-    case EventKind::kUnregistered:
-      return id + ": unregistered, lives on without limits";
-    case EventKind::kLimitsChanged:
-      return id + ": limits changed";
-    case EventKind::kExtended:
-      return id + ": deadline extended";
-    case EventKind::kOrphanFound:
-      return id + ": orphan found, process " + number(static_cast<std::uint64_t>(e.pid.value_or(0))) + " (" + e.comm +
-             ")";
-    case EventKind::kEnding:
-      return id + ": ending it (" + reason + "): SIGTERM" +
-             (e.memory ? ", " + format_size(*e.memory) + " in use" : std::string()) +
-             (e.duration ? " after " + format_span(*e.duration) : std::string());
-    case EventKind::kEscalated:
-      return id + ": SIGTERM was not enough (" + reason + "): cgroup.kill";
-    case EventKind::kUnkillable:
-      return id + ": processes survive SIGKILL";
-    case EventKind::kEnded:
-      return id + ": ended (" + reason + ")" + (e.duration ? " after " + format_span(*e.duration) : std::string()) +
-             (e.memory_peak ? ", peak " + format_size(*e.memory_peak) : std::string());
-    case EventKind::kUnreaped:
-      return id + ": left zombies that their parent does not reap";
-    case EventKind::kAdopted:
-      return id + ": adopted";
-    case EventKind::kDaemonStarted:
-      return "the watchdog has started";
-    case EventKind::kDaemonStopped:
-      return "the watchdog has stopped; limits stay in force";
-  }
-  unreachable(e.kind);
+/// Details by which records are sought.
+constexpr std::pair<const char*, const char*> kDetailFields[] = {{"cause", "ANALYSIS_CAUSE"},
+                                                                 {"limit_of", "ANALYSIS_LIMIT_OF"},
+                                                                 {"limit_cgroup", "ANALYSIS_LIMIT_CGROUP"},
+                                                                 {"requested_by_uid", "ANALYSIS_REQUESTED_BY_UID"},
+                                                                 {"requested_by_pid", "ANALYSIS_REQUESTED_BY_PID"},
+                                                                 {"requested_by_comm", "ANALYSIS_REQUESTED_BY_COMM"}};
+
+std::string to_text(const supervise::DetailValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return *text;
+  if (const auto* flag = std::get_if<bool>(&value)) return *flag ? "1" : "0";
+  return number(std::get<std::uint64_t>(value));
 }
 
 /// The scope that a run began in, where it has moved to another since: after an extension, say.
@@ -162,6 +136,14 @@ std::vector<std::string> journal_fields(const EventRecord& e) {
   if (e.exit_code) text("ANALYSIS_EXIT_CODE", std::to_string(*e.exit_code));
   if (e.exit_signal) text("ANALYSIS_EXIT_SIGNAL", std::to_string(*e.exit_signal));
   bytes("ANALYSIS_LEFTOVER_MEMORY", e.leftover_memory);
+  for (const auto& [name, field] : kDetailFields) {
+    for (const auto& [key, value] : e.details) {
+      if (key == name) text(field, to_text(value));
+    }
+  }
+  text("ANALYSIS_WHY", why(e));
+  text("ANALYSIS_FIGURES", figures(e));
+  text("ANALYSIS_LIMITS", limits(e));
   return fields;
 }
 

@@ -6,9 +6,10 @@
 
 #include <cerrno>
 #include <fstream>
+#include <map>
+#include <regex>
 #include <semaphore>
 #include <set>
-#include <sstream>
 
 namespace aw::journal {
 namespace {
@@ -16,7 +17,6 @@ namespace {
 using supervise::EventRecord;
 using ::testing::Contains;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
@@ -145,12 +145,96 @@ TEST(MessageIds, DifferFromKindToKind) {
   EXPECT_EQ(ids.size(), kEventKindWords.size());
 }
 
-TEST(Catalog, HasAnEntryForEachKind) {
+// ---- what is said ----
+
+std::string field(const EventRecord& event, const std::string& name) {
+  for (const std::string& field : journal_fields(event)) {
+    if (field.starts_with(name + "=")) return field.substr(name.size() + 1);
+  }
+  return "";
+}
+
+EventRecord an_end(Reason reason, supervise::Details details = {}) {
+  EventRecord event = a_full_record();
+  event.reason = reason;
+  event.memory = Bytes(1'200 * kMiB.count());
+  event.memory_peak = Bytes(1'300 * kMiB.count());
+  event.memory_limit = kGiB;
+  event.duration = Span(192'345'678);
+  event.wall_clock_limit = std::chrono::minutes{30};
+  event.cpu = Span(61'000'123);
+  event.details = std::move(details);
+  event.details.emplace_back("memory_headroom_bytes", Bytes(128 * kMiB.count()).count());
+  event.details.emplace_back("grace_usec", std::uint64_t{10'000'000});
+  return event;
+}
+
+TEST(TheMessageOfAnEnd, IsOneSentenceWithItsFigures) {
+  EXPECT_EQ(field(an_end(Reason::kMemory, {{"sigterm_sufficed", true}}), "MESSAGE"),
+            "nightly: ended (memory): it used 1.1G that cannot be reclaimed; its own limit is 1G; SIGTERM was enough; "
+            "ran 3min 12s, 1min 1s of CPU time, 1.2G of memory at most (page cache included)");
+}
+
+TEST(TheMessageOfAnEnd, SaysWhoseLimitItWas) {
+  const auto why = [](Reason reason, supervise::Details details = {}) {
+    return field(an_end(reason, std::move(details)), "ANALYSIS_WHY");
+  };
+
+  EXPECT_EQ(why(Reason::kWallClock), "its own wall-clock limit of 30min passed");
+  EXPECT_EQ(why(Reason::kMemory, {{"cause", std::string("stalled: nothing but …")}}),
+            "it did nothing but stall for memory at its own limit of 1G");
+  EXPECT_EQ(
+      why(Reason::kOom),
+      "it went past its own limit of 1G to its ceiling of 1.1G before it could be told, and the kernel killed it");
+  EXPECT_EQ(why(Reason::kExternal, {{"limit_of", std::string("host")}, {"cause", std::string("the host …")}}),
+            "the host …");
+  EXPECT_EQ(why(Reason::kExternal, {{"limit_of", std::string("none")}}),
+            "somebody killed it, and it was not the watchdog");
+  EXPECT_EQ(why(Reason::kRequested, {{"cause", std::string("asked by uid 7 (sh, process 8)")}}),
+            "asked by uid 7 (sh, process 8)");
+}
+
+TEST(JournalFields, SayWhoAsked) {
+  const EventRecord event = an_end(Reason::kRequested, {{"requested_by_uid", std::uint64_t{1000}},
+                                                        {"requested_by_pid", std::uint64_t{77}},
+                                                        {"requested_by_comm", std::string("analysisctl")},
+                                                        {"limit_of", std::string("none")}});
+
+  EXPECT_EQ(field(event, "ANALYSIS_REQUESTED_BY_UID"), "1000");
+  EXPECT_EQ(field(event, "ANALYSIS_REQUESTED_BY_PID"), "77");
+  EXPECT_EQ(field(event, "ANALYSIS_REQUESTED_BY_COMM"), "analysisctl");
+  EXPECT_EQ(field(event, "ANALYSIS_LIMIT_OF"), "none");
+}
+
+// ---- the catalog ----
+
+/// The entries, by message id.
+std::map<std::string, std::string> catalog() {
   std::ifstream file(std::string(AW_SOURCE_DIR) + "/units/analysis-watchdog.catalog");
-  std::stringstream text;
-  text << file.rdbuf();
+  std::map<std::string, std::string> entries;
+  std::string id;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("-- ")) id = line.substr(3);
+    entries[id] += line + "\n";
+  }
+  return entries;
+}
+
+TEST(Catalog, HasAnEntryForEachKind) {
   for (const EventKind kind : all_kinds()) {
-    EXPECT_THAT(text.str(), HasSubstr("-- " + std::string(message_id(kind)).substr(11) + "\n")) << to_string(kind);
+    EXPECT_TRUE(catalog().contains(std::string(message_id(kind)).substr(11))) << to_string(kind);
+  }
+}
+
+TEST(Catalog, NamesOnlyFieldsThatEveryRecordOfItsKindHas) {
+  const std::regex field_name("@([A-Z_]+)@");
+  for (const EventKind kind : all_kinds()) {
+    EventRecord event = an_end(Reason::kExited, {{"limit_of", std::string("none")}});
+    event.kind = kind;
+    const std::string text = catalog()[std::string(message_id(kind)).substr(11)];
+    for (std::sregex_iterator at(text.begin(), text.end(), field_name); at != std::sregex_iterator(); ++at) {
+      EXPECT_NE(field(event, (*at)[1]), "") << to_string(kind) << ": " << (*at)[1];
+    }
   }
 }
 
