@@ -96,7 +96,7 @@ CREATE TABLE watchdog_events (
   exit_code INTEGER,
   exit_signal INTEGER,
   leftover_memory_bytes INTEGER,
-  processes TEXT, -- a JSON array of {pid, ppid, comm, rss}, largest first
+  processes TEXT, -- a JSON array of {pid, ppid, comm, rss, cmdline, cpu_usec}, largest first
   details TEXT    -- a JSON object
 ) STRICT;
 

@@ -69,6 +69,33 @@ TEST_F(Rows, GiveAnEventBackWithAllItsFields) {
   EXPECT_EQ(column("details ->> 'a_limit' IS NULL"), "1");
 }
 
+TEST_F(Rows, HoldWhateverAProcessIsCalled) {
+  EventRecord event = full_event("e");
+  event.processes = {{1, 0, std::string("a\0b", 3), Bytes(1), "\xff\n\"\x1b[2J" + std::string(1 << 20, 'x'), Span(2)}};
+
+  const auto read = round_trip(event).processes.at(0);
+
+  EXPECT_EQ(read.comm,
+            "a\xEF\xBF\xBD"
+            "b");
+  EXPECT_EQ(read.cmdline, "\xEF\xBF\xBD\n\"\x1b[2J" + std::string(1 << 20, 'x'));
+  EXPECT_EQ(read.cpu, Span(2));
+}
+
+TEST_F(Rows, GiveAProcessBackThatWasWrittenWithLess) {
+  (void)round_trip(full_event("e"));
+  ASSERT_TRUE(database_->execute("UPDATE watchdog_events SET processes = '[{\"pid\":7,\"comm\":\"sh\",\"rss\":9}]'"));
+
+  auto select = database_->prepare(std::string("SELECT ") + kEventColumns + " FROM watchdog_events");
+  ASSERT_TRUE(select && select->step().value_or(false));
+  const auto processes = to_event(*select)->processes;
+
+  ASSERT_EQ(processes.size(), 1U);
+  EXPECT_EQ(processes[0].pid, 7);
+  EXPECT_EQ(processes[0].resident, Bytes(9));
+  EXPECT_EQ(processes[0].cmdline, "");
+}
+
 TEST_F(Rows, GiveAnEventOfTheDaemonsBack) {
   EventRecord event;
   event.event_id = "d";

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "postgres/database_fixture.h"
+#include "supervise/limit_details.h"
 
 namespace aw::postgres {
 namespace {
@@ -685,6 +686,20 @@ TEST_F(AShipment, OfARegistrationMakesARow) {
             run_id(1) + "|survey|node-1|analysis-survey.scope|4711|1000|1073741824|64|1800000000|5000000|running|" +
                 kBoot + "|python3|python3 survey.py|the survey|{\"team\": \"sky\"}");
   EXPECT_EQ(process("registered_at = '2027-01-15 08:00:01+00', deadline_at = '2027-01-15 08:30:01+00'"), "t|t");
+}
+
+TEST_F(AShipment, OfARegistrationFillsAColumnForEachLimit) {
+  supervise::Limits limits;
+  limits.headroom = Bytes(64);
+  limits.grace = Span(5);
+  limits.tasks_max = 6;
+  limits.cpu_quota_per_second = Span(7);
+  limits.cpu_weight = 8;
+  host_.add(EventKind::kRegistered).details = supervise::limit_details(limits);
+
+  ship(host_);
+
+  EXPECT_EQ(process("memory_headroom_bytes, grace_usec, tasks_max, cpu_quota_per_sec_usec, cpu_weight"), "64|5|6|7|8");
 }
 
 TEST_F(AShipment, OfChangesChangesTheRow) {
