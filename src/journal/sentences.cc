@@ -145,7 +145,7 @@ std::string message(const EventRecord& e) {
     case EventKind::kEnding:
       return ending(e);
     case EventKind::kEscalated:
-      return id + ": what was left of it is killed whole through cgroup.kill; it is being ended because " + why(e);
+      return id + ": what is left of it is killed whole through cgroup.kill (" + why(e) + ")";
     case EventKind::kUnkillable:
       return id + ": processes survive SIGKILL";
     case EventKind::kEnded:
