@@ -331,7 +331,7 @@ RunNote full_note() {
   note.backstop = Instant(Span(5));
   note.precharged = Bytes(6);
   note.highest_unreclaimable = Bytes(8);
-  note.cause = Cause{Reason::kMemory, "for a\nreason", true};
+  note.cause = Cause{Reason::kMemory, "for a\nreason", true, LimitOf::kParent, "/a slice", Requester{7, 8, "a\nb"}};
   note.ending_since = Instant(Span(9));
   note.told = true;
   note.escalated = true;

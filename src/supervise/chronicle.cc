@@ -233,6 +233,7 @@ void Chronicle::lost(const RunRow& row, const std::string& why, const Now& now) 
   EventRecord event = begin(row, EventKind::kEnded, now);
   event.reason = Reason::kLost;
   add(event.details, "cause", why);
+  add(event.details, "limit_of", std::string(to_string(LimitOf::kNone)));
   put(event);
   recorder_.end_run(row.run_id);
 }

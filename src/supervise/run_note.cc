@@ -53,6 +53,7 @@ std::string write(const ProcessKey& key) { return std::to_string(key.pid) + ":" 
 std::string write(OrphanPolicy policy) { return std::string(to_string(policy)); }
 std::string write(OwnerPolicy policy) { return std::string(to_string(policy)); }
 std::string write(State state) { return std::string(to_string(state)); }
+std::string write(LimitOf limit_of) { return std::string(to_string(limit_of)); }
 std::string write(Reason reason) { return std::string(to_string(reason)); }
 
 template <class T>
@@ -102,6 +103,12 @@ bool read(std::string_view text, ProcessKey& value) {
 bool read(std::string_view text, OrphanPolicy& value) { return take(parse_orphan_policy(text), value); }
 bool read(std::string_view text, OwnerPolicy& value) { return take(parse_owner_policy(text), value); }
 bool read(std::string_view text, State& value) { return take(parse_word<State>(kStateWords, text), value); }
+bool read(std::string_view text, LimitOf& value) {
+  for (const LimitOf known : {LimitOf::kNone, LimitOf::kRun, LimitOf::kParent, LimitOf::kHost}) {
+    if (to_string(known) == text) return take(std::optional(known), value);
+  }
+  return false;
+}
 bool read(std::string_view text, Reason& value) { return take(parse_word<Reason>(kReasonWords, text), value); }
 
 template <class T>
@@ -114,9 +121,41 @@ bool read(std::string_view text, std::optional<T>& value) {
 
 // ---- what a note has ----
 
+/// A cause with its parts side by side.
+struct NotedCause {
+  std::optional<Reason> reason;
+  std::string detail;
+  bool term_sent_elsewhere = false;
+  LimitOf limit_of = LimitOf::kNone;
+  std::string limit_cgroup;
+  std::optional<std::uint32_t> requester_uid;
+  std::uint32_t requester_pid = 0;
+  std::string requester_comm;
+
+  NotedCause() = default;
+  explicit NotedCause(const std::optional<Cause>& cause) {
+    if (!cause) return;
+    reason = cause->reason;
+    detail = cause->detail;
+    term_sent_elsewhere = cause->term_sent_elsewhere;
+    limit_of = cause->limit_of;
+    limit_cgroup = cause->limit_cgroup;
+    if (!cause->requester) return;
+    requester_uid = cause->requester->uid;
+    requester_pid = static_cast<std::uint32_t>(cause->requester->pid);
+    requester_comm = cause->requester->comm;
+  }
+  std::optional<Cause> to_cause() const {
+    if (!reason) return std::nullopt;
+    Cause cause{*reason, detail, term_sent_elsewhere, limit_of, limit_cgroup, {}};
+    if (requester_uid) cause.requester = Requester{*requester_uid, static_cast<pid_t>(requester_pid), requester_comm};
+    return cause;
+  }
+};
+
 /// Calls f(name, value) for everything that has one place; the same list for writing and for reading.
-template <class Note, class F>
-void visit(Note& note, std::optional<Reason>& reason, std::string& detail, bool& sent_elsewhere, F&& f) {
+template <class Note, class NoteCause, class F>
+void visit(Note& note, NoteCause& cause, F&& f) {
   auto& row = note.row;
   f("run_id", row.run_id);
   f("registered_as", row.registered_as);
@@ -147,9 +186,14 @@ void visit(Note& note, std::optional<Reason>& reason, std::string& detail, bool&
   f("backstop", note.backstop);
   f("precharged", note.precharged);
   f("highest_unreclaimable", note.highest_unreclaimable);
-  f("reason", reason);
-  f("cause", detail);
-  f("term_sent_elsewhere", sent_elsewhere);
+  f("reason", cause.reason);
+  f("cause", cause.detail);
+  f("term_sent_elsewhere", cause.term_sent_elsewhere);
+  f("limit_of", cause.limit_of);
+  f("limit_cgroup", cause.limit_cgroup);
+  f("requester_uid", cause.requester_uid);
+  f("requester_pid", cause.requester_pid);
+  f("requester_comm", cause.requester_comm);
   f("ending_since", note.ending_since);
   f("told", note.told);
   f("escalated", note.escalated);
@@ -166,15 +210,8 @@ std::string format_note(const RunNote& note) {
   const auto add = [&](std::string_view name, const std::string& value) {
     text += std::string(name) + "=" + value + "\n";
   };
-  std::optional<Reason> reason;
-  std::string detail;
-  bool sent_elsewhere = false;
-  if (note.cause) {
-    reason = note.cause->reason;
-    detail = note.cause->detail;
-    sent_elsewhere = note.cause->term_sent_elsewhere;
-  }
-  visit(note, reason, detail, sent_elsewhere, [&]<class T>(const char* name, const T& value) {
+  const NotedCause cause(note.cause);
+  visit(note, cause, [&]<class T>(const char* name, const T& value) {
     if constexpr (requires { value.has_value(); }) {
       if (value) add(name, write(*value));
     } else {
@@ -188,9 +225,7 @@ std::string format_note(const RunNote& note) {
 
 Result<RunNote> parse_note(std::string_view text) {
   RunNote note;
-  std::optional<Reason> reason;
-  std::string detail;
-  bool sent_elsewhere = false;
+  NotedCause cause;
   while (!text.empty()) {
     const std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
@@ -204,7 +239,7 @@ Result<RunNote> parse_note(std::string_view text) {
     } else if (name == kAttached) {
       ok = ok && read(value, note.attached.emplace_back());
     } else {
-      visit(note, reason, detail, sent_elsewhere, [&]<class T>(std::string_view known, T& field) {
+      visit(note, cause, [&]<class T>(std::string_view known, T& field) {
         if (known == name) ok = ok && read(value, field);
       });
     }
@@ -212,7 +247,7 @@ Result<RunNote> parse_note(std::string_view text) {
   }
   if (auto id = AnalysisId::parse(note.row.registered_as); !id) return std::move(id).error().within("a run's note");
   if (note.row.run_id.empty() || note.row.leader.pid == 0) return invalid("a run's note without the run");
-  if (reason) note.cause = Cause{*reason, std::move(detail), sent_elsewhere};
+  note.cause = cause.to_cause();
   return note;
 }
 
