@@ -71,7 +71,8 @@ std::vector<supervise::ProcessSummary> to_processes(const Json& json) {
   for (const Json& entry : json) {
     if (!entry.is_object()) continue;
     processes.push_back({static_cast<pid_t>(number_in(entry, "pid")), static_cast<pid_t>(number_in(entry, "ppid")),
-                         text_in(entry, "comm"), Bytes(number_in(entry, "rss"))});
+                         text_in(entry, "comm"), Bytes(number_in(entry, "rss")), text_in(entry, "cmdline"),
+                         from_usec(number_in(entry, "cpu_usec"))});
   }
   return processes;
 }
