@@ -203,6 +203,9 @@ Error caught(Session& session, const std::string& what) {
   };
   try {
     throw;
+  } catch (const pqxx::transaction_rollback& e) {  // A deadlock or its like. No sql_error in libpqxx 6.
+    session.lost = !session.connection.is_open();
+    return fail(session.lost ? Fault::kUnreachable : Fault::kBusy, said(e));
   } catch (const pqxx::sql_error& e) {
     const Fault fault = parse_sqlstate(sqlstate_of(e));
     // A server that shuts down says so in answer to a statement, and hangs up.
@@ -214,8 +217,6 @@ Error caught(Session& session, const std::string& what) {
     return fail(fault, said(e));
   } catch (const pqxx::too_many_connections& e) {
     return fail(Fault::kFull, said(e));
-  } catch (const pqxx::transaction_rollback& e) {  // No sql_error in libpqxx 6.
-    return fail(Fault::kBusy, said(e));
   } catch (const pqxx::broken_connection& e) {
     session.lost = true;
     return fail(Fault::kUnreachable, said(e));

@@ -14,9 +14,16 @@
 namespace aw::postgres {
 
 struct Session {
-  Session(const std::string& parameters, const Target& options) : connection(parameters), target(options) {}
+  Session(const std::string& parameters, const Target& options) : connection(parameters), target(options) {
+#if PQXX_VERSION_MAJOR > 7 || (PQXX_VERSION_MAJOR == 7 && PQXX_VERSION_MINOR >= 10)
+    connection.set_notice_handler([](pqxx::zview) noexcept {});
+#endif
+  }
   pqxx::connection connection;
-  pqxx::quiet_errorhandler quiet{connection};  ///< else libpqxx writes notices to stderr, past our log
+  // Else libpqxx writes the server's notices to stderr, past our log.
+#if PQXX_VERSION_MAJOR < 7 || (PQXX_VERSION_MAJOR == 7 && PQXX_VERSION_MINOR < 10)
+  pqxx::quiet_errorhandler quiet{connection};
+#endif
   Target target;
   bool lost = false;  ///< libpqxx 6 would connect anew, to a server that may be another, without being asked
 };
