@@ -112,7 +112,7 @@ Round::Outcome Shipper::ship(Instant now) {
     return Outcome::kMore;
   }
 
-  auto shipped = ship_batch(*outbox);
+  auto shipped = ship_batch(*std::move(outbox));
   if (!shipped) return on_fault(shipped.error());
   if (auto done = do_chores(now); !done) return on_fault(done.error());
   on_success();
@@ -148,7 +148,7 @@ Result<void> Shipper::find_cursor() {
   return {};
 }
 
-Result<Round::Outcome> Shipper::ship_batch(const ledger::Outbox& outbox) {
+Result<Round::Outcome> Shipper::ship_batch(ledger::Outbox outbox) {
   if (outbox.events.empty()) {
     if (outbox.up_to == position_) return Outcome::kCaughtUp;
     say(Notice::Level::kWarning,
@@ -159,7 +159,7 @@ Result<Round::Outcome> Shipper::ship_batch(const ledger::Outbox& outbox) {
   }
   std::vector<postgres::OutboxEvent> events;
   events.reserve(outbox.events.size());
-  for (const ledger::StoredEvent& stored : outbox.events) events.push_back({stored.seq, stored.event});
+  for (ledger::StoredEvent& stored : outbox.events) events.push_back({stored.seq, std::move(stored.event)});
 
   const auto shipped = postgres::insert_events(*connection_, {options_.host, ledger_id_, cursor_, events});
   if (!shipped) return Error(shipped.error());

@@ -33,7 +33,7 @@ struct ShipperOptions {
   std::filesystem::path ledger = {};
   std::filesystem::path shipped_file = {};  ///< see ledger/shipped.h
   std::string host = {};
-  std::size_t largest_batch = 1000;  ///< events in a transaction
+  std::size_t largest_batch = 4000;  ///< events in a transaction
   std::uint32_t seed = 1;            ///< of the jitter, so that a fleet does not come back in step
 };
 
@@ -78,7 +78,7 @@ class Shipper {
   Outcome on_fault(const Error& error);
   void on_success();
   Result<void> find_cursor();
-  Result<Outcome> ship_batch(const ledger::Outbox& outbox);
+  Result<Outcome> ship_batch(ledger::Outbox outbox);
   Result<void> do_chores(Instant now);
   void set_cursor(std::int64_t cursor);
   void say_gone_back(std::int64_t cursor);
