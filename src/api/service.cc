@@ -597,7 +597,9 @@ void Service::on_event(const supervise::EventRecord& event) {
 }
 
 void Service::announce_object(const supervise::EventRecord& event) {
-  const AnalysisId id = AnalysisId::parse(event.registered_as).value();
+  const auto parsed = AnalysisId::parse(event.registered_as);
+  if (!parsed) return;  // What a damaged ledger has told has no object.
+  const AnalysisId& id = *parsed;
   const std::string path = object_path(id);
   if (event.kind == EventKind::kEnded || event.kind == EventKind::kUnregistered) {
     return signal_observers(*event.uid, names::kManagerPath, kObjectManager, "InterfacesRemoved", [&](Message& m) {

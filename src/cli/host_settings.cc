@@ -22,12 +22,9 @@ Result<config::Settings> read_settings(bus::BusKind bus, const std::string& file
   }
   if (!file.empty()) return invalid(text);
   warnings.push_back("the configuration is not used: " + text);
-  return config::Settings();
-}
-
-std::filesystem::path ledger_path(const config::Settings& settings, bus::BusKind bus) {
-  if (bus == bus::BusKind::kUser && settings.ledger.path == config::LedgerSettings().path) return {};
-  return settings.ledger.path;
+  config::Settings defaults;
+  defaults.ledger.path = search.ledger;
+  return defaults;
 }
 
 postgres::Target shared_store(const config::PostgresSettings& settings, postgres::Access access) {

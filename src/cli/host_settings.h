@@ -16,10 +16,6 @@ namespace aw::cli {
 /// not stand between a person and the record.
 Result<config::Settings> read_settings(bus::BusKind bus, const std::string& file, std::vector<std::string>& warnings);
 
-/// Where the ledger is; empty where there is none to be read, because the path is that of another watchdog: a user's
-/// own has none unless its configuration says where.
-std::filesystem::path ledger_path(const config::Settings& settings, bus::BusKind bus);
-
 /// The shared store as this caller reaches it: a person does not wait long, and has their own ~/.pgpass where the
 /// configured file of passwords is not for them.
 postgres::Target shared_store(const config::PostgresSettings& settings, postgres::Access access);

@@ -61,8 +61,7 @@ std::string RecordSource::open_shared_store() {
 }
 
 std::string RecordSource::open_ledger() {
-  ledger_path_ = ledger_path(settings_, options_.bus);
-  if (ledger_path_.empty()) return "a user's own watchdog keeps a ledger only where its configuration names one";
+  ledger_path_ = settings_.ledger.path;
   const std::string what = "the ledger " + printable(ledger_path_.string());
   // What is not there, or not for this caller, is nothing to be warned of.
   if (::access(ledger_path_.c_str(), R_OK) != 0) return what + ": " + std::strerror(errno);

@@ -83,7 +83,7 @@ int migrate_command(const Common& common, const MigrateOptions& options) {
   auto settings = read_settings_aloud(common, options.config);
   if (!settings) return fail(settings.error());
   if (!options.postgres.empty()) settings->postgres.uri = options.postgres;
-  const Outcome ledger = migrate_ledger(ledger_path(*settings, common.bus));
+  const Outcome ledger = migrate_ledger(settings->ledger.path);
   const Outcome shared = migrate_shared_store(settings->postgres, options.migrations);
   (void)say(common, {{"ledger", ledger.json}, {"postgresql", shared.json}}, ledger.text + shared.text);
   int status = 0;
@@ -96,7 +96,7 @@ int migrate_command(const Common& common, const MigrateOptions& options) {
 int prune_command(const Common& common, const PruneOptions& options) {
   const auto settings = read_settings_aloud(common, options.config);
   if (!settings) return fail(settings.error());
-  const std::filesystem::path path = ledger_path(*settings, common.bus);
+  const std::filesystem::path path = settings->ledger.path;
   if (path.empty()) return fail(invalid("a user's own watchdog keeps a ledger only where its configuration names one"));
   const std::string name = printable(path.string());
   if (options.older_than.empty() && settings->ledger.retention == kForever) {

@@ -604,16 +604,20 @@ std::variant<Settings, std::vector<Problem>> load_settings(const SearchPath& pat
 
   Settings settings = parse_into(files, problems);
   if (!problems.empty()) return problems;
+  if (settings.ledger.path == LedgerSettings().path) settings.ledger.path = path.ledger;
   return settings;
 }
 
 SearchPath user_search_path() {
-  const char* config = std::getenv("XDG_CONFIG_HOME");
   const char* home = std::getenv("HOME");
-  const std::filesystem::path base = config != nullptr && *config == '/' ? std::filesystem::path(config)
-                                     : home != nullptr                   ? std::filesystem::path(home) / ".config"
-                                                                         : std::filesystem::path("/nonexistent");
+  const auto find_base = [home](const char* variable, const char* below_home) {
+    const char* set = std::getenv(variable);
+    if (set != nullptr && *set == '/') return fs::path(set);
+    return home != nullptr ? fs::path(home) / below_home : fs::path("/nonexistent");
+  };
+  const fs::path base = find_base("XDG_CONFIG_HOME", ".config");
   SearchPath path;
+  path.ledger = find_base("XDG_STATE_HOME", ".local/state") / "analysis-watchdog/ledger.db";
   path.main_file = base / "analysis-watchdog/analysis-watchdog.conf";
   path.dropin_dirs = {base / "analysis-watchdog/analysis-watchdog.conf.d",
                       "/usr/lib/analysis-watchdog/analysis-watchdog.conf.d"};

@@ -81,9 +81,12 @@ struct SearchPath {
       "/usr/lib/analysis-watchdog/analysis-watchdog.conf.d",
   };
   MainFile presence = MainFile::kMayBeAbsent;
+  /// Where the ledger is unless Path= says otherwise.
+  std::filesystem::path ledger = LedgerSettings().path;
 };
 
-/// The same below $XDG_CONFIG_HOME (~/.config), for a user's own watchdog.
+/// The same below $XDG_CONFIG_HOME (~/.config), for a user's own watchdog, whose ledger is below $XDG_STATE_HOME
+/// (~/.local/state).
 SearchPath user_search_path();
 
 /// Reads and parses. As systemd does it: main file first, then the drop-ins (*.conf, none hidden) of all

@@ -32,6 +32,15 @@ void raise_descriptor_limit() {
   (void)::setrlimit(RLIMIT_NOFILE, &limit);  // Then registrations are refused sooner, and say so.
 }
 
+/// A user's watchdog has no StateDirectory= that systemd would make. Where that fails, the ledger says why.
+std::filesystem::path made_ready(const std::filesystem::path& ledger, bus::BusKind bus) {
+  if (bus == bus::BusKind::kUser) {
+    std::error_code error;
+    std::filesystem::create_directories(ledger.parent_path(), error);
+  }
+  return ledger;
+}
+
 /// A disk that is slower than this at the start is not waited for.
 constexpr Span kLedgerPatience = std::chrono::seconds{10};
 
@@ -52,7 +61,7 @@ Daemon::Daemon(loop::Loop loop, config::Settings settings, config::SearchPath se
       settings_(std::move(settings)),
       search_(std::move(search)),
       bus_kind_(bus),
-      ledger_({.path = settings_.ledger.path}),
+      ledger_({.path = made_ready(settings_.ledger.path, bus)}),
       processes_(loop_) {}
 
 Daemon::~Daemon() = default;
@@ -120,7 +129,8 @@ Result<void> Daemon::open_ledger() {
   kept_ = std::move(*kept);
   // Nothing is watched yet, so there is time to read what the daemons before this one have seen. A ledger that can't be
   // opened is no reason not to watch.
-  if (!ledger_.wait_until_opened(kLedgerPatience)) {
+  ledger_readable_ = ledger_.wait_until_opened(kLedgerPatience);
+  if (!ledger_readable_) {
     spdlog::warn("the ledger {} is not open yet; what happened before is not shown", settings_.ledger.path.string());
     return {};
   }
@@ -170,11 +180,16 @@ std::filesystem::path Daemon::shipped_file() const {
   return bus_kind_ == bus::BusKind::kUser ? ledger::user_shipped_file() : std::filesystem::path(ledger::kShippedFile);
 }
 
-/// The shipper is not asked: it may be busy waiting for a database, or not be there at all.
-std::uint64_t Daemon::unshipped() const {
+/// The shipper is not asked: it may be busy waiting for a database, or not be there at all. What it has written is read
+/// when it has just been written, so nobody waits for a disk.
+std::uint64_t Daemon::unshipped() {
   if (settings_.postgres.uri.empty()) return ledger_.waiting();
   const ledger::Extent durable = ledger_.extent();
-  return ledger_.waiting() + durable.above(ledger::read_shipped_seq(shipped_file(), durable.ledger_id).value_or(0));
+  if (std::exchange(shipped_of_, durable.ledger_id) != durable.ledger_id) shipped_changed_ = true;
+  if (std::exchange(shipped_changed_, false)) {
+    shipped_seq_ = ledger::read_shipped_seq(shipped_file(), durable.ledger_id).value_or(0);
+  }
+  return ledger_.waiting() + durable.above(shipped_seq_);
 }
 
 /// So that UnshippedEvents is announced as it falls. The directory is there once the shipper has been.
@@ -183,9 +198,12 @@ void Daemon::watch_shipper() {
   auto watched = loop_.watch_directory(shipped_file().parent_path().string(), "shipped",
                                        [this](const Now&, loop::DirectoryChange change) {
                                          if (change == loop::DirectoryChange::kGone) shipped_.reset();
+                                         shipped_changed_ = true;
                                          if (service_) service_->on_properties_changed();
                                        });
-  if (watched) shipped_ = std::move(*watched);
+  if (!watched) return;
+  shipped_ = std::move(*watched);
+  shipped_changed_ = true;
 }
 
 std::optional<std::string> Daemon::find_problem() const {
@@ -237,16 +255,18 @@ void Daemon::on_name(Result<void> taken) {
 void Daemon::adopt() {
   supervise::Supervisor::Before before;
   before.defaults = settings_.defaults;
-  ledger::LedgerReader reader(settings_.ledger.path);
-  if (auto rows = reader.read_runs()) {
-    before.rows = *std::move(rows);
-  } else {
-    spdlog::warn("which runs were live is known from their cgroups alone: {}", rows.error().message);
+  if (ledger_readable_) {
+    const auto reader = std::make_shared<ledger::LedgerReader>(settings_.ledger.path);
+    if (auto rows = reader->read_runs()) {
+      before.rows = *std::move(rows);
+    } else {
+      spdlog::warn("which runs were live is known from their cgroups alone: {}", rows.error().message);
+    }
+    before.is_recorded = [reader](const std::string& event_id) {
+      const auto recorded = reader->has_event(event_id);
+      return recorded && *recorded;
+    };
   }
-  before.is_recorded = [&reader](const std::string& event_id) {
-    const auto recorded = reader.has_event(event_id);
-    return recorded && *recorded;
-  };
   supervisor_->adopt(std::move(before), loop_.now());
 }
 

@@ -49,7 +49,7 @@ class Daemon final : private supervise::Recorder {
   Result<void> open_ledger();
   void on_ledger_changed();
   std::filesystem::path shipped_file() const;
-  std::uint64_t unshipped() const;
+  std::uint64_t unshipped();
   void watch_shipper();
   void on_manager_ready(Result<std::string> cgroup);
   Result<void> build(const std::string& cgroup);
@@ -83,6 +83,10 @@ class Daemon final : private supervise::Recorder {
   std::deque<std::pair<std::uint64_t, std::function<void(const Now&)>>> unkept_;
   loop::Source kept_;
   loop::Source shipped_;
+  std::string shipped_of_;  ///< the ledger that the number is of
+  std::int64_t shipped_seq_ = 0;
+  bool shipped_changed_ = false;
+  bool ledger_readable_ = false;
   unsigned ledger_renewals_ = 0;
   bool ledger_healthy_ = true;
   bool ready_ = false;

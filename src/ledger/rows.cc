@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/analysis_id.h"
 #include "base/assert.h"
 #include "base/numbers.h"
 #include "base/utf8.h"
@@ -389,6 +390,7 @@ std::optional<RunRow> to_run(const Statement& row) {
   const auto state = parse_word<State>(kStateWords, columns.text());
   if (!state) return std::nullopt;
   run.state = *state;
+  if (!AnalysisId::parse(run.registered_as) || run.run_id.empty() || run.leader.pid <= 0) return std::nullopt;
   return run;
 }
 

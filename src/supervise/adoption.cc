@@ -15,9 +15,11 @@ namespace {
 /// systemd acts a little after the time it was given; what ends from here on was ended by it.
 constexpr Span kBackstopEarliness = std::chrono::seconds{1};
 
-std::unique_ptr<ProcessHandle> open_same(Processes& processes, const ProcessKey& key) {
+/// Nothing: it is gone, or another has its pid. An error: it can't be known at present.
+Result<std::unique_ptr<ProcessHandle>> open_same(Processes& processes, const ProcessKey& key) {
   auto opened = processes.open(key.pid);
-  return opened && (*opened)->key() == key ? std::move(*opened) : nullptr;
+  const bool other = opened ? (*opened)->key() != key : says_gone(opened.error());
+  return other ? std::unique_ptr<ProcessHandle>() : std::move(opened);
 }
 
 /// The process that everything else in the cgroup comes from, as far as that can be seen.
@@ -36,7 +38,7 @@ AnalysisId id_of(const std::string& slice) {
   if (const auto id = find_id(slice)) return *id;
   std::string text = slice.substr(0, slice.rfind(".slice"));
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) >= 0x7f) c = '?';
+    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7f) c = '?';
   }
   return AnalysisId::parse(text.substr(0, 255)).value();
 }
@@ -76,8 +78,10 @@ void Supervisor::adopt(Before before, const Now& now) {
     }
     adopt_slice(slice, std::move(known), before, now);
   }
-  for (const RunRow& row : before.rows) {
-    chronicle_.pass_over(row.run_id, before.is_recorded);
+  const std::vector<RunRow> left = std::move(before.rows);
+  before_ = std::move(before);
+  for (const RunRow& row : left) {
+    chronicle_.pass_over(row.run_id, before_.is_recorded);
     const bool rebooted = row.boot_id != ports_.identity.boot_id();
     chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
                     now);
@@ -88,10 +92,11 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
                              const Now& now) {
   const RunKey key = ++last_key_;
   auto cgroup = ports_.cgroups.open(key, slice);
-  if (!cgroup) {
-    if (row) chronicle_.lost(*row, "its cgroup could not be read: " + cgroup.error().message, now);
+  if (!cgroup && says_gone(cgroup.error())) {
+    if (row) chronicle_.lost(*row, "its cgroup went when the watchdog came back", now);
     return;
   }
+  if (!cgroup) return adopt_later(slice, std::move(row), now);
   const auto pids = (*cgroup)->read_processes();
   const auto populated = (*cgroup)->read_populated();
   const bool lives = populated && *populated;
@@ -119,6 +124,12 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     note = std::move(*made);
   }
   const bool stranger = note->row.registered == now.monotonic;
+  auto leader = open_same(ports_.processes, note->row.leader);
+  if (!leader) return adopt_later(slice, std::move(row), now);
+  if (!lives && note->releasing && *leader) {
+    chronicle_.released(note->row, now);  // It lives where it was moved to.
+    return remove_when_kept(slice);
+  }
 
   const AnalysisId id = AnalysisId::parse(note->row.registered_as).value();
   if (by_id_.contains(id)) return;  // Two slices that tell the same id: one of them is not of our making.
@@ -126,6 +137,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   Run& run = *made;
   run.cgroup = std::move(*cgroup);
   run.slice = slice;
+  run.leader = *std::move(leader);
   restore(run, *note);
   by_id_.emplace(id, key);
   runs_.emplace(key, std::move(made));
@@ -141,6 +153,19 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   if (note->row.owner && !run.owner) on_owner_ended(key, now);
   if (!note->cause) return look(run, now);
   finish(run, *note, now);
+}
+
+void Supervisor::adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now) {
+  constexpr Span kAgain = std::chrono::seconds{1};
+  if (unadopted_.empty()) {
+    (void)wheel_.arm(now.monotonic + kAgain, {0, static_cast<std::uint32_t>(Purpose::kAdoptAgain), 0});
+    update_alarm();
+  }
+  unadopted_.emplace_back(slice, std::move(row));
+}
+
+void Supervisor::adopt_again(const Now& now) {
+  for (auto& [slice, row] : std::exchange(unadopted_, {})) adopt_slice(slice, std::move(row), before_, now);
 }
 
 std::optional<RunNote> Supervisor::note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
@@ -185,8 +210,9 @@ void Supervisor::restore(Run& run, const RunNote& note) {
   run.memory.precharged = note.precharged;
   run.memory.highest_unreclaimable = note.highest_unreclaimable;
   run.escalated = note.escalated;
-  run.leader = open_same(ports_.processes, row.leader);
-  if (row.owner) run.owner = open_same(ports_.processes, *row.owner);
+  if (row.owner) {
+    if (auto owner = open_same(ports_.processes, *row.owner)) run.owner = *std::move(owner);
+  }
   if (run.leader) return renew_names(run);
   run.leader_end.ended = true;
 }
@@ -237,6 +263,7 @@ void Supervisor::remember(const Run& run) {
   note.ending_since = run.ending_since;
   note.told = run.told;
   note.escalated = run.escalated;
+  note.releasing = run.releasing;
   note.released = run.phase == Phase::kGone;
   if (run.cgroup->write_note(format_note(note))) return;
   // Too long: what is only for people can go, the ledger has it too.

@@ -256,6 +256,30 @@ TEST_F(ARestart, RecordsAnUnregistrationThatWasNotOnTheDisk) {
   expect_left_alone(child);
 }
 
+TEST_F(ARestart, WaitsForDescriptorsBeforeItWatchesAgain) {
+  const std::string run_id = find()->run_id;
+  world.restart_daemon();
+  world.cgroups.out_of_descriptors = true;
+  world.adopt();
+  world.advance(10s);
+  EXPECT_EQ(end_of(), std::nullopt);
+  EXPECT_EQ(find(), nullptr);
+  world.cgroups.out_of_descriptors = false;
+  world.advance(2s);
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->run_id, run_id);
+  EXPECT_EQ(end_of(), std::nullopt);
+}
+
+TEST_F(ARestart, KnowsARunThatWasOnItsWayOut) {
+  supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+  const std::string note = *world.slice("job").note;
+  world.advance(1s);
+  ASSERT_FALSE(world.has_slice("job"));
+  ASSERT_TRUE(parse_note(note)->releasing);
+  EXPECT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
+}
+
 TEST_F(ARestart, MayComeAgainAndAgain) {
   for (int i = 0; i < 5; ++i) restart(1min);
   advance_to(30min + 10s);
@@ -335,6 +359,7 @@ RunNote full_note() {
   note.ending_since = Instant(Span(9));
   note.told = true;
   note.escalated = true;
+  note.releasing = true;
   note.released = true;
   return note;
 }

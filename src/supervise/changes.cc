@@ -121,11 +121,13 @@ void Supervisor::request_unregister(const AnalysisId& id, const Now& now, Done d
   Run* run = find_changeable(id, Change::kOther, why);
   if (run == nullptr) return done(why, now);
   run->releasing = true;
+  remember(*run);
   // Out of the run's slice and its limits altogether.
   rehouse(*run, ports_.placer.parent_slice(), shelter_unit(run->id, run->run_id), kForever, now,
           [this, done = std::move(done)](Run* released, Result<void> moved, const Now& when) {
             if (released == nullptr) return done(std::move(moved), when);
             released->releasing = false;
+            remember(*released);
             if (!moved) {
               if (released->put_off) cause(*released, *released->put_off, when);
               return done(std::move(moved), when);

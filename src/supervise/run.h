@@ -33,8 +33,9 @@ enum class Purpose : std::uint32_t {
   kEmptyConfirm,  ///< the cgroup is empty, but the leader has not said so
   kKernelKill,    ///< the kernel has killed a scope a moment ago: is anything left?
   kUnreaped,      ///< after the end: are zombies left?
+  kAdoptAgain,    ///< of no run: what could not be watched at the start is tried again
 };
-inline constexpr std::size_t kPurposes = 13;
+inline constexpr std::size_t kPurposes = 14;
 
 /// What a run has told of its memory so far.
 struct MemoryWatchState {

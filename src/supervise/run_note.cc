@@ -197,6 +197,7 @@ void visit(Note& note, NoteCause& cause, F&& f) {
   f("ending_since", note.ending_since);
   f("told", note.told);
   f("escalated", note.escalated);
+  f("releasing", note.releasing);
   f("released", note.released);
 }
 

@@ -26,6 +26,7 @@ struct RunNote {
   Instant ending_since{};
   bool told = false;       ///< SIGTERM was sent
   bool escalated = false;  ///< cgroup.kill was written
+  bool releasing = false;  ///< its processes are on their way out
   bool released = false;   ///< it is no run any more: its processes live on elsewhere
 };
 

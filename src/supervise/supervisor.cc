@@ -75,6 +75,8 @@ void Supervisor::on_timer(const Now& now) {
     const auto purpose = static_cast<Purpose>(tag.purpose);
     if (purpose == Purpose::kUnreaped) {
       report_unreaped(tag.owner, now);
+    } else if (purpose == Purpose::kAdoptAgain) {
+      adopt_again(now);
     } else if (const auto it = runs_.find(tag.owner); it != runs_.end()) {
       on_due(*it->second, purpose, now);
     }
@@ -118,7 +120,8 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
       if (!run.over()) happen(run, Happening::kKernelKilled, now);
       return;
     case Purpose::kUnreaped:
-      return;  // Of runs that are over; on_timer() has it.
+    case Purpose::kAdoptAgain:
+      return;  // Of no run that lives; on_timer() has them.
   }
   unreachable(purpose);
 }

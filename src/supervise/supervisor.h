@@ -139,6 +139,8 @@ class Supervisor {
   const Run* find_home(const std::string& cgroup) const;
 
   // adoption.cc
+  void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
+  void adopt_again(const Now& now);
   void adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before, const Now& now);
   std::optional<RunNote> note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
                                           const Limits& defaults, const Now& now);
@@ -224,6 +226,9 @@ class Supervisor {
     Instant seen;
   };
   std::optional<Overrun> overrun_;  ///< the last time that one of them was
+  /// Slices that could not be watched at the start, for want of descriptors, and what is needed to try again.
+  std::vector<std::pair<std::string, std::optional<RunRow>>> unadopted_;
+  Before before_;
   std::vector<std::unique_ptr<Run>>
       finished_;  ///< freed at the next call from outside, when no function of theirs is on the stack
 };

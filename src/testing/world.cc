@@ -253,6 +253,7 @@ std::optional<std::string> FakeProcesses::why_protected(pid_t pid) const {
 // ---- cgroups ----
 
 Result<std::unique_ptr<RunCgroup>> FakeCgroups::open(RunKey key, const std::string& slice) {
+  if (out_of_descriptors) return errno_error("the cgroup", EMFILE);
   const auto it = world_.slices_.find(slice);
   if (it == world_.slices_.end()) return gone("the cgroup", std::errc::no_such_file_or_directory);
   it->second->watcher = key;

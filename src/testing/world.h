@@ -109,6 +109,7 @@ class FakeCgroups final : public supervise::Cgroups {
   std::uint64_t parent_ooms = 0;           ///< at the limit of the slice above all runs
   std::function<void(pid_t)> before_move;  ///< e.g. forks
   std::set<pid_t> immovable;
+  bool out_of_descriptors = false;
   std::set<std::string> removed;  ///< nothing can be put back there
 
  private:
