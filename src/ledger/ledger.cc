@@ -18,6 +18,38 @@ WallTime wall_clock() {
   return WallTime(std::chrono::duration_cast<Span>(std::chrono::system_clock::now().time_since_epoch()));
 }
 
+/// Roughly, and without what every entry needs, which the number of entries bounds.
+std::size_t text_of(const supervise::EventRecord& event) {
+  std::size_t bytes = event.event_id.size() + event.host.size() + event.boot_id.size() + event.run_id.size() +
+                      event.registered_as.size() + event.unit.size() + event.comm.size() + event.cmdline.size();
+  for (const supervise::ProcessSummary& process : event.processes) {
+    bytes += sizeof process + process.comm.size() + process.cmdline.size();
+  }
+  for (const auto& [name, value] : event.details) {
+    const auto* text = std::get_if<std::string>(&value);
+    bytes += sizeof value + name.size() + (text != nullptr ? text->size() : 0);
+  }
+  return bytes;
+}
+
+std::size_t text_of(const supervise::RunRow& row) {
+  std::size_t bytes = row.run_id.size() + row.registered_as.size() + row.host.size() + row.boot_id.size() +
+                      row.unit.size() + row.limits.description.size();
+  for (const auto& [name, value] : row.limits.labels) bytes += sizeof name + name.size() + value.size();
+  return bytes;
+}
+
+std::size_t text_of(const BeginRun& begin) { return text_of(begin.row); }
+std::size_t text_of(const ChangeRun& change) { return text_of(change.row); }
+std::size_t text_of(const EndRun& end) { return end.run_id.size(); }
+
+bool ends_run(const Entry& entry) {
+  const auto* event = std::get_if<supervise::EventRecord>(&entry);
+  if (event == nullptr) return std::holds_alternative<EndRun>(entry);
+  return event->kind == EventKind::kEnding || event->kind == EventKind::kEscalated ||
+         event->kind == EventKind::kEnded || event->kind == EventKind::kUnregistered;
+}
+
 bool is_full(const Error& error) { return error.code == std::error_code(SQLITE_FULL, sqlite_category()); }
 
 }  // namespace
@@ -54,14 +86,32 @@ void Ledger::end_run(const std::string& run_id) { push(EndRun{run_id}); }
 void Ledger::push(Entry entry) {
   {
     const std::lock_guard lock(mutex_);
-    if (waiting_now() >= options_.capacity) {
+    if (!overdue_told_ && overdue()) {
+      overdue_told_ = true;
+      notify();
+    }
+    if (!has_room(ends_run(entry))) {
       ++lost_;
       if (overflowed_++ == 0) notify();
       return;
     }
-    queue_.push_back(std::move(entry));
+    const std::size_t bytes = std::visit([](const auto& what) { return text_of(what); }, entry);
+    queue_.push_back({std::move(entry), bytes, Clock::now()});
+    waiting_bytes_ += bytes;
   }
   wake_.notify_one();
+}
+
+bool Ledger::has_room(bool ends_a_run) const {
+  const auto bound = [&](std::size_t most) { return ends_a_run ? most : most - most / 10; };
+  return waiting_now() < bound(options_.capacity) && waiting_bytes_ < bound(options_.most_bytes);
+}
+
+std::optional<Span> Ledger::overdue() const {
+  if (waiting_now() == 0) return std::nullopt;
+  const auto since = in_flight_count_ > 0 ? in_flight_since_ : queue_.front().since;
+  const auto waited = std::chrono::duration_cast<Span>(Clock::now() - since);
+  return waited > options_.patience ? std::optional(waited) : std::nullopt;
 }
 
 void Ledger::prune(const PruneOrder& order) {
@@ -99,13 +149,17 @@ Extent Ledger::extent() const {
 
 bool Ledger::healthy() const {
   const std::lock_guard lock(mutex_);
-  return problem_.empty() && waiting_now() < options_.capacity;
+  return problem_.empty() && !overdue() && has_room(false);
 }
 
 std::string Ledger::problem() const {
   const std::lock_guard lock(mutex_);
   std::string sentence = problem_;
-  if (waiting_now() >= options_.capacity) {
+  if (const auto waited = overdue(); waited && sentence.empty()) {
+    sentence = options_.path.string() + " takes no writes: what came " +
+               format_span(std::chrono::floor<std::chrono::seconds>(*waited)) + " ago is not written yet";
+  }
+  if (!has_room(false)) {
     if (sentence.empty()) sentence = options_.path.string() + ": the disk is too slow";
     sentence += "; " + std::to_string(waiting_now()) + " entries wait, and there is room for no more";
   }
@@ -210,10 +264,13 @@ Result<void> Ledger::open() {
 Result<void> Ledger::commit() {
   {
     const std::lock_guard lock(mutex_);
-    if (in_flight_.empty()) {
-      const auto count = static_cast<std::ptrdiff_t>(std::min(queue_.size(), kLargestBatch));
-      std::move(queue_.begin(), queue_.begin() + count, std::back_inserter(in_flight_));
-      queue_.erase(queue_.begin(), queue_.begin() + count);
+    if (in_flight_.empty() && !queue_.empty()) {
+      in_flight_since_ = queue_.front().since;
+      while (!queue_.empty() && in_flight_.size() < kLargestBatch) {
+        in_flight_bytes_ += queue_.front().bytes;
+        in_flight_.push_back(std::move(queue_.front().entry));
+        queue_.pop_front();
+      }
       in_flight_count_ = in_flight_.size();
     }
   }
@@ -229,13 +286,15 @@ Result<void> Ledger::commit() {
 
   const std::lock_guard lock(mutex_);
   settled_ += std::exchange(in_flight_count_, 0);
+  waiting_bytes_ -= std::exchange(in_flight_bytes_, 0);
+  overdue_told_ = false;
   if (extent) extent_ = *std::move(extent);  // What can't be read shows with the next commit.
   lost_ += refused.size();
   for (std::string& sentence : refused) say(options_.path.string() + ": " + std::move(sentence));
   const bool was_full = overflowed_ > 0;
   if (was_full) {
     say(options_.path.string() + ": " + std::to_string(std::exchange(overflowed_, 0)) +
-        " entries are lost, because more than " + std::to_string(options_.capacity) + " waited");
+        " entries are lost, because too many waited");
   }
   const bool recovered = !problem_.empty() || !tried_;
   problem_.clear();

@@ -24,9 +24,11 @@ namespace aw::ledger {
 
 struct LedgerOptions {
   std::filesystem::path path = {};
-  std::size_t capacity = 100'000;                ///< entries that may wait
-  Span retry = std::chrono::seconds{1};          ///< between two attempts while the disk takes no writes
-  std::optional<std::uint32_t> most_pages = {};  ///< bounds the file, in pages of 4 KiB; beyond it the file is full
+  std::size_t capacity = 100'000;  ///< entries that may wait; the last tenth is kept for those that end a run
+  std::size_t most_bytes = std::size_t{64} << 20U;  ///< of text in them, roughly, with the same tenth
+  Span patience = std::chrono::seconds{10};         ///< how long an entry may wait before that is a problem
+  Span retry = std::chrono::seconds{1};             ///< between two attempts while the disk takes no writes
+  std::optional<std::uint32_t> most_pages = {};     ///< bounds the file, in pages of 4 KiB; beyond it the file is full
 };
 
 class Ledger {
@@ -37,7 +39,8 @@ class Ledger {
   Ledger& operator=(const Ledger&) = delete;
 
   /// Each queues one entry and returns at once. They are written in this order, an event only once whatever happens.
-  /// While `capacity` entries wait, further ones are lost, and counted.
+  /// While there is no room, further ones are lost, and counted. A tenth of the room is for what ends a run, so that
+  /// nothing that a user may do at will (limits-changed, extended) keeps an end from being recorded.
   void write(const supervise::EventRecord& event);
   void begin_run(const supervise::RunRow& row);   ///< a row of watchdog_processes, and its analysis
   void change_run(const supervise::RunRow& row);  ///< the same row, changed; makes it where there is none
@@ -53,8 +56,10 @@ class Ledger {
   std::uint64_t waiting() const;  ///< entries that are not durable yet
   std::uint64_t lost() const;     ///< entries that never will be: there were too many, or they were refused
   Extent extent() const;          ///< what is durable, as of the last write or prune
-  bool healthy() const;           ///< the file is open, the last attempt to write succeeded, and there is room to wait
-  std::string problem() const;    ///< a sentence; empty while healthy
+  /// The file is open, the last attempt to write succeeded, nothing has waited for longer than `patience` (a disk that
+  /// hangs returns no error), and there is room to wait.
+  bool healthy() const;
+  std::string problem() const;  ///< a sentence; empty while healthy
 
   /// What should be said once: a damaged file that was set aside, an entry that was refused, entries that were lost.
   std::vector<std::string> take_notices();
@@ -73,7 +78,18 @@ class Ledger {
  private:
   enum class Attempt { kDone, kMore, kFailed };
 
+  using Clock = std::chrono::steady_clock;
+
+  struct Waiting {
+    Entry entry;
+    std::size_t bytes = 0;
+    Clock::time_point since;
+  };
+
   void push(Entry entry);
+  // With mutex_ held.
+  bool has_room(bool ends_a_run) const;
+  std::optional<Span> overdue() const;  ///< for how long the oldest entry has waited, if that is too long
   void notify();
   void say(std::string notice);  // With mutex_ held.
   std::size_t waiting_now() const { return queue_.size() + in_flight_count_; }
@@ -92,8 +108,12 @@ class Ledger {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable opened_;
-  std::deque<Entry> queue_;
+  std::deque<Waiting> queue_;
   std::size_t in_flight_count_ = 0;
+  std::size_t in_flight_bytes_ = 0;
+  Clock::time_point in_flight_since_;  ///< when the oldest of them came
+  std::size_t waiting_bytes_ = 0;      ///< in the queue and in flight
+  bool overdue_told_ = false;          ///< since the last write
   std::uint64_t settled_ = 0;
   std::uint64_t lost_ = 0;
   std::uint64_t overflowed_ = 0;  ///< lost for want of room since the last notice
@@ -109,7 +129,7 @@ class Ledger {
   std::optional<LedgerFile> file_;
   bool checked_ = false;  ///< the file was looked through
   std::deque<Entry> in_flight_;
-  std::optional<std::chrono::steady_clock::time_point> last_set_aside_;
+  std::optional<Clock::time_point> last_set_aside_;
   std::thread thread_;
 };
 

@@ -105,7 +105,7 @@ BENCHMARK(durable_events)
 void hand_over(benchmark::State& state) {
   const Place place;
   Events events;
-  Ledger ledger({.path = place.path(), .capacity = 10'000'000});
+  Ledger ledger({.path = place.path(), .capacity = 10'000'000, .most_bytes = std::size_t{16} << 30U});
   for (auto _ : state) ledger.write(events.next());
   wait_until_durable(ledger);
 }

@@ -634,6 +634,82 @@ TEST_F(ALedger, KeepsItsQueueWhileTheDiskIsFull) {
   if (!possible) GTEST_SKIP() << "a file system of its own needs root";
 }
 
+EventRecord extended(const std::string& id) {
+  EventRecord event = event_at(id, 0);
+  event.kind = EventKind::kExtended;
+  return event;
+}
+
+TEST_F(ALedger, SaysThatADiskHangs) {
+  options_.patience = 100ms;
+  const auto ledger = open();
+  ledger->write(event_at("before", 0));
+  ASSERT_TRUE(becomes_durable(*ledger));
+  ledger->take_changed();
+  {
+    Database other = database();
+    const auto lock = Transaction::begin(other);
+    ASSERT_TRUE(lock);
+    ledger->write(event_at("late", 1));
+    EXPECT_TRUE(ledger->healthy());
+    std::this_thread::sleep_for(200ms);
+
+    EXPECT_FALSE(ledger->healthy());
+    EXPECT_EQ(ledger->problem(), options_.path.string() + " takes no writes: what came 0 ago is not written yet");
+    ledger->write(event_at("later", 2));
+    pollfd poll{ledger->changed_fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&poll, 1, 0), 1);  // Who is asked for nothing says it all the same.
+  }
+  ASSERT_TRUE(becomes_durable(*ledger));
+  EXPECT_THAT(ledger->problem(), IsEmpty());
+  EXPECT_THAT(ids(), ElementsAre("later", "late", "before"));
+}
+
+TEST_F(ALedger, KeepsRoomForTheEndsOfRuns) {
+  std::ofstream(options_.path.parent_path()) << "a file where the directory should be";
+  options_.capacity = 20;
+  const auto ledger = open();
+  ASSERT_TRUE(becomes_unhealthy(*ledger));
+
+  for (int i = 0; i < 50; ++i) ledger->write(extended("x" + std::to_string(i)));
+  EXPECT_EQ(ledger->waiting(), 18U);
+  EXPECT_THAT(ledger->problem(), HasSubstr("18 entries wait, and there is room for no more"));
+  ledger->write(event_at("end", 1));
+  ledger->end_run("r");
+  EXPECT_EQ(ledger->waiting(), 20U);
+  EXPECT_EQ(ledger->lost(), 32U);
+  ledger->write(event_at("too many", 1));
+  EXPECT_EQ(ledger->lost(), 33U);
+
+  fs::remove(options_.path.parent_path());
+  ASSERT_TRUE(becomes_durable(*ledger));
+  EXPECT_THAT(ids(), AllOf(SizeIs(19), Contains("end")));
+}
+
+TEST_F(ALedger, BoundsTheTextThatWaits) {
+  std::ofstream(options_.path.parent_path()) << "a file where the directory should be";
+  options_.most_bytes = 100'000;
+  const auto ledger = open();
+  ASSERT_TRUE(becomes_unhealthy(*ledger));
+
+  for (int i = 0; i < 50; ++i) {
+    EventRecord event = extended("x" + std::to_string(i));
+    event.details.emplace_back("note", std::string(10'000, 'x'));
+    ledger->write(event);
+  }
+  EXPECT_EQ(ledger->waiting(), 9U);
+  EXPECT_THAT(ledger->problem(), HasSubstr("9 entries wait, and there is room for no more"));
+  ledger->write(event_at("end", 1));
+  EXPECT_EQ(ledger->waiting(), 10U);
+
+  fs::remove(options_.path.parent_path());
+  ASSERT_TRUE(becomes_durable(*ledger));
+  EXPECT_THAT(ids(), Contains("end"));
+  for (int i = 0; i < 9; ++i) ledger->write(extended("y" + std::to_string(i)));  // What is written needs no room.
+  ASSERT_TRUE(becomes_durable(*ledger));
+  EXPECT_EQ(ledger->lost(), 41U);
+}
+
 TEST_F(ALedger, MakesRoomInAFullFileByPruning) {
   options_.most_pages = 200;
   const auto ledger = open();
