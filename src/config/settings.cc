@@ -59,6 +59,14 @@ Result<Span> parse_time_limit(std::string_view text) {
   return span;
 }
 
+Result<Bytes> parse_ledger_size(std::string_view text) {
+  auto size = parse_size(text);
+  if (size && *size < Bytes(16 * kMiB.count())) {
+    return refuse(text, "is too small for a ledger, which needs 16M; write e.g. 512M, 2G or infinity");
+  }
+  return size;
+}
+
 /// For what must come round again and again.
 Result<Span> parse_interval(std::string_view text) {
   auto span = parse_span(text);
@@ -199,6 +207,7 @@ std::string format_policy(Policy policy) {
 }
 
 constexpr Kind<Bytes> kMemoryLimit{parse_memory_limit, format_size};
+constexpr Kind<Bytes> kLedgerSize{parse_ledger_size, format_size};
 constexpr Kind<std::optional<Bytes>> kHeadroom{parse_headroom, format_headroom};
 constexpr Kind<Span> kTimeLimit{parse_time_limit, format_span};
 constexpr Kind<Span> kKeepingTime{parse_time_limit, format_days};
@@ -289,6 +298,8 @@ const std::vector<Key>& keys() {
           "The file that holds the record of this host."),
       key("Ledger", "Retention", kKeepingTime, &Settings::ledger, &LedgerSettings::retention,
           "How long the events of ended runs are kept; infinity: for ever."),
+      key("Ledger", "MaxSize", kLedgerSize, &Settings::ledger, &LedgerSettings::max_size,
+          "The size of the file from which the oldest events of ended runs are deleted; infinity: none."),
 
       key("PostgreSQL", "PostgresUri", kUri, &Settings::postgres, &PostgresSettings::uri,
           "The shared store that events are brought to, as psql takes it, without a password; empty: none."),

@@ -19,6 +19,7 @@ namespace aw::config {
 struct LedgerSettings {
   std::filesystem::path path = "/var/lib/analysis-watchdog/ledger.db";
   Span retention = std::chrono::days{90};  ///< of events of runs that have ended; kForever: nothing is deleted
+  Bytes max_size = kGiB;  ///< of the file; beyond it the oldest events go, whatever their age; infinite: no bound
 };
 
 /// The shared store of many hosts.

@@ -55,10 +55,10 @@ auto fields(const Settings& settings) {
   const auto& [memory, wall_clock, grace, tasks, per_user, analyses] = caps;
   const auto& [interval, confirmation] = orphans;
   const auto& [pressure, time] = stall;
-  const auto& [path, retention] = ledger;
+  const auto& [path, retention, max_size] = ledger;
   const auto& [uri, schemas, passfile] = postgres;
   return std::make_tuple(defaults, memory, wall_clock, grace, tasks, per_user, analyses, interval, confirmation,
-                         pressure, time, path, retention, uri, schemas, passfile);
+                         pressure, time, path, retention, max_size, uri, schemas, passfile);
 }
 
 bool is_default(const Settings& settings) { return fields(settings) == fields(Settings{}); }
@@ -102,6 +102,7 @@ StallTime=infinity
 [Ledger]
 Path=/srv/watchdog/ledger.db
 Retention=30d
+MaxSize=256M
 [PostgreSQL]
 PostgresUri=postgresql://watchdog@db1,db2:5433/analyses?sslmode=verify-full
 SearchPath=watchdog, public
@@ -129,6 +130,7 @@ PassFile=/etc/analysis-watchdog/pgpass
   EXPECT_EQ(settings.stall.time, kForever);
   EXPECT_EQ(settings.ledger.path, "/srv/watchdog/ledger.db");
   EXPECT_EQ(settings.ledger.retention, Span(30 * 24h));
+  EXPECT_EQ(settings.ledger.max_size, Bytes(256 * kMiB.count()));
   EXPECT_EQ(settings.postgres.uri, "postgresql://watchdog@db1,db2:5433/analyses?sslmode=verify-full");
   EXPECT_EQ(settings.postgres.schemas, (std::vector<std::string>{"watchdog", "public"}));
   EXPECT_EQ(settings.postgres.passfile, "/etc/analysis-watchdog/pgpass");
@@ -306,6 +308,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"Ledger", "Path=ledger.db", "\"ledger.db\" is not the absolute path of a file; write e.g. /var/lib"},
         BadValue{"Ledger", "Path=/var/lib/", "not the absolute path of a file"},
         BadValue{"Ledger", "Retention=0", "is no limit"}, BadValue{"Ledger", "Retention=ever", "not a time span"},
+        BadValue{"Ledger", "MaxSize=15M", "\"15M\" is too small for a ledger, which needs 16M; write e.g. 512M"},
+        BadValue{"Ledger", "MaxSize=0", "is too small"}, BadValue{"Ledger", "MaxSize=much", "not a size"},
         BadValue{"PostgreSQL", "PostgresUri=db.example.org", "is no address of PostgreSQL; write e.g. postgresql://"},
         BadValue{"PostgreSQL", "PostgresUri=postgresql://a:b@db/x", "a password does not belong here"},
         BadValue{"PostgreSQL", "PostgresUri=host=db password=b", "a password does not belong here"},
@@ -316,6 +320,11 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CpuQuota, TakesFractionsOfAPercent) {
   EXPECT_EQ(parsed("[Defaults]\nCPUQuota=33.33%\n").defaults.cpu_quota_per_second, Span(333300us));
   EXPECT_EQ(parsed("[Defaults]\nCPUQuota=infinity\n").defaults.cpu_quota_per_second, kForever);
+}
+
+TEST(TheLedgersSize, MayBeSmallOrUnbounded) {
+  EXPECT_EQ(parsed("[Ledger]\nMaxSize=16M\n").ledger.max_size, Bytes(16 * kMiB.count()));
+  EXPECT_TRUE(parsed("[Ledger]\nMaxSize=infinity\n").ledger.max_size.is_infinite());
 }
 
 TEST(Headroom, MayBeNone) { EXPECT_EQ(parsed("[Defaults]\nMemoryHeadroom=0\n").defaults.headroom, Bytes(0)); }
@@ -334,15 +343,16 @@ TEST(KnownKeys, ShowTheirDefaultsAsOneWouldWriteThem) {
   for (const KnownKey& known : known_keys())
     lines.push_back(known.section + "." + known.key + "=" + known.default_text);
 
-  EXPECT_THAT(lines, ElementsAre("Defaults.MemoryLimit=2G", "Defaults.MemoryHeadroom=", "Defaults.WallClockLimit=30min",
-                                 "Defaults.Grace=10s", "Defaults.TasksMax=infinity", "Defaults.CPUQuota=infinity",
-                                 "Defaults.CPUWeight=", "Defaults.OrphanPolicy=kill", "Defaults.OwnerPolicy=kill",
-                                 "Caps.MaxMemoryLimit=infinity", "Caps.MaxWallClockLimit=infinity",
-                                 "Caps.MaxGrace=5min", "Caps.MaxTasks=infinity", "Caps.MaxAnalysesPerUser=500",
-                                 "Caps.MaxAnalyses=4000", "Orphans.Interval=5s", "Orphans.Confirmation=500ms",
-                                 "Memory.StallPressure=80%", "Memory.StallTime=1min",
-                                 "Ledger.Path=/var/lib/analysis-watchdog/ledger.db", "Ledger.Retention=90d",
-                                 "PostgreSQL.PostgresUri=", "PostgreSQL.SearchPath=", "PostgreSQL.PassFile="));
+  EXPECT_THAT(
+      lines,
+      ElementsAre("Defaults.MemoryLimit=2G", "Defaults.MemoryHeadroom=", "Defaults.WallClockLimit=30min",
+                  "Defaults.Grace=10s", "Defaults.TasksMax=infinity", "Defaults.CPUQuota=infinity",
+                  "Defaults.CPUWeight=", "Defaults.OrphanPolicy=kill", "Defaults.OwnerPolicy=kill",
+                  "Caps.MaxMemoryLimit=infinity", "Caps.MaxWallClockLimit=infinity", "Caps.MaxGrace=5min",
+                  "Caps.MaxTasks=infinity", "Caps.MaxAnalysesPerUser=500", "Caps.MaxAnalyses=4000",
+                  "Orphans.Interval=5s", "Orphans.Confirmation=500ms", "Memory.StallPressure=80%",
+                  "Memory.StallTime=1min", "Ledger.Path=/var/lib/analysis-watchdog/ledger.db", "Ledger.Retention=90d",
+                  "Ledger.MaxSize=1G", "PostgreSQL.PostgresUri=", "PostgreSQL.SearchPath=", "PostgreSQL.PassFile="));
 }
 
 // ---- The example that is installed ----

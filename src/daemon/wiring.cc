@@ -61,7 +61,8 @@ Daemon::Daemon(loop::Loop loop, config::Settings settings, config::SearchPath se
       settings_(std::move(settings)),
       search_(std::move(search)),
       bus_kind_(bus),
-      ledger_({.path = made_ready(settings_.ledger.path, bus)}),
+      ledger_({.path = made_ready(settings_.ledger.path, bus),
+               .most_pages = ledger::most_pages_of(settings_.ledger.max_size)}),
       processes_(loop_) {}
 
 Daemon::~Daemon() = default;

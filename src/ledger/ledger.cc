@@ -52,7 +52,19 @@ bool ends_run(const Entry& entry) {
 
 bool is_full(const Error& error) { return error.code == std::error_code(SQLITE_FULL, sqlite_category()); }
 
+/// What is written at once must fit into what a prune leaves free.
+std::size_t largest_batch(std::optional<std::uint32_t> most_pages) {
+  return most_pages ? std::clamp<std::size_t>(*most_pages / 32, 1, kLargestBatch) : kLargestBatch;
+}
+
 }  // namespace
+
+std::optional<std::uint32_t> most_pages_of(Bytes size) {
+  constexpr std::uint64_t kPage = 4096;
+  constexpr std::uint64_t kMost = 4'294'967'294;  // SQLite's own bound.
+  if (size.is_infinite()) return std::nullopt;
+  return static_cast<std::uint32_t>(std::min(size.count() / kPage, kMost));
+}
 
 Ledger::Ledger(LedgerOptions options)
     : options_(std::move(options)),
@@ -229,8 +241,7 @@ Ledger::Attempt Ledger::attempt() {
     }
   }
   if (auto committed = commit(); !committed) {
-    // A full file takes no event, but what is old may still go, and make room.
-    if (is_full(committed.error())) (void)prune_some();  // What goes wrong there is the same again.
+    if (is_full(committed.error()) && make_room()) return Attempt::kMore;
     fail(std::move(committed).error());
     return Attempt::kFailed;
   }
@@ -266,7 +277,7 @@ Result<void> Ledger::commit() {
     const std::lock_guard lock(mutex_);
     if (in_flight_.empty() && !queue_.empty()) {
       in_flight_since_ = queue_.front().since;
-      while (!queue_.empty() && in_flight_.size() < kLargestBatch) {
+      while (!queue_.empty() && in_flight_.size() < largest_batch(options_.most_pages)) {
         in_flight_bytes_ += queue_.front().bytes;
         in_flight_.push_back(std::move(queue_.front().entry));
         queue_.pop_front();
@@ -302,6 +313,22 @@ Result<void> Ledger::commit() {
   opened_.notify_all();
   if (recovered || was_full || !refused.empty() || wrote) notify();
   return {};
+}
+
+/// A full disk or file takes no event, but what is old may still go. What was ordered goes first; if that is not enough
+/// for a file at its bound, more.
+bool Ledger::make_room() {
+  if (const auto more = prune_some(); more && *more) return true;
+  if (!options_.most_pages) return false;
+  const auto bound = file_->exceeds_bound(in_flight_, *options_.most_pages);
+  if (!bound || !*bound) return false;
+  const auto deleted = file_->prune_oldest(*options_.most_pages);
+  if (!deleted || *deleted == 0) return false;
+  const std::lock_guard lock(mutex_);
+  say(options_.path.string() + " is at its MaxSize=; the oldest " + std::to_string(*deleted) +
+      " events were deleted, whether PostgreSQL has them or not");
+  notify();
+  return true;
 }
 
 Result<bool> Ledger::prune_some() {

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/time.h"
 #include "base/unique_fd.h"
 #include "ledger/ledger_file.h"
@@ -28,8 +29,12 @@ struct LedgerOptions {
   std::size_t most_bytes = std::size_t{64} << 20U;  ///< of text in them, roughly, with the same tenth
   Span patience = std::chrono::seconds{10};         ///< how long an entry may wait before that is a problem
   Span retry = std::chrono::seconds{1};             ///< between two attempts while the disk takes no writes
-  std::optional<std::uint32_t> most_pages = {};     ///< bounds the file, in pages of 4 KiB; beyond it the file is full
+  std::optional<std::uint32_t> most_pages = {};     ///< bounds the file, in pages of 4 KiB; see most_pages_of()
 };
+
+/// For a file of that size; nothing for no bound. A file that is full by it loses its oldest events, those of live runs
+/// excepted, shipped or not, and a notice says how many.
+std::optional<std::uint32_t> most_pages_of(Bytes size);
 
 class Ledger {
  public:
@@ -98,6 +103,7 @@ class Ledger {
   Attempt attempt();
   Result<void> open();
   Result<void> commit();
+  bool make_room();           ///< in a full file; false: there is none to be had
   Result<bool> prune_some();  ///< true: there is more to prune
   void fail(Error error);
   void recover(const Error& damage);

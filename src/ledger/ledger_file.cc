@@ -15,6 +15,8 @@ using supervise::EventRecord;
 
 constexpr int kPatience = 5'000;  // For another writer's lock: analysisctl prune holds it for milliseconds.
 
+constexpr std::int64_t kMostPagesOfAnEntry = 64;  // Its row, a dozen index entries, and all that they split.
+
 // auto_vacuum comes first: it is for a file without tables only. The log is moved into the file after 1,000 pages, by
 // whoever commits then; it stays below journal_size_limit on disk unless a reader holds it up.
 constexpr char kSettings[] = R"sql(
@@ -103,7 +105,7 @@ Result<std::vector<std::string>> LedgerFile::commit(const std::deque<Entry>& ent
   if (!transaction) return std::move(transaction).error();
   std::vector<std::string> refused;
   for (const Entry& entry : entries) {
-    auto written = std::visit([this](const auto& what) { return write(what); }, entry);
+    auto written = write(entry);
     if (written) continue;
     // A constraint undoes its own statement only (ON CONFLICT ABORT); the transaction goes on.
     if (trouble_of(written.error().code) != Trouble::kRefused) return std::move(written).error();
@@ -111,6 +113,20 @@ Result<std::vector<std::string>> LedgerFile::commit(const std::deque<Entry>& ent
   }
   if (auto committed = transaction->commit(); !committed) return std::move(committed).error();
   return refused;
+}
+
+Result<bool> LedgerFile::exceeds_bound(const std::deque<Entry>& entries, std::uint32_t most_pages) {
+  auto transaction = Transaction::begin(database_);
+  if (!transaction) return std::move(transaction).error();
+  std::int64_t pages = 0;
+  for (const Entry& entry : entries) {
+    const auto before = database_.read_number("PRAGMA page_count");
+    if (!before) return Error(before.error());
+    pages = *before;
+    const auto written = write(entry);
+    if (!written && trouble_of(written.error().code) != Trouble::kRefused) break;
+  }
+  return pages + kMostPagesOfAnEntry >= std::int64_t{most_pages};
 }
 
 Result<void> LedgerFile::add_analysis(const std::string& id, WallTime at) {

@@ -60,9 +60,15 @@ class LedgerFile {
   /// nothing.
   Result<std::vector<std::string>> commit(const std::deque<Entry>& entries);
 
+  /// Whether it is the bound of the file that commit() of these has come upon, and not that of the disk. Writes
+  /// nothing.
+  Result<bool> exceeds_bound(const std::deque<Entry>& entries, std::uint32_t most_pages);
+
   Result<Extent> read_extent();
 
   Result<PruneStep> prune_step(const PruneOrder& order) { return ledger::prune_step(database_, order); }
+
+  Result<std::int64_t> prune_oldest(std::uint32_t most_pages) { return ledger::prune_oldest(database_, most_pages); }
 
   bool has_moved() const { return database_.has_moved(); }
   /// Nothing is written any more, not even by closing it.
@@ -76,6 +82,9 @@ class LedgerFile {
         end_run_(std::move(end)),
         add_analysis_(std::move(analysis)) {}
 
+  Result<void> write(const Entry& entry) {
+    return std::visit([this](const auto& what) { return write(what); }, entry);
+  }
   Result<void> write(const supervise::EventRecord& event);
   Result<void> write(const BeginRun& begin);
   Result<void> write(const ChangeRun& change);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ledger/prune.h"
 
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -9,8 +10,10 @@
 namespace aw::ledger {
 namespace {
 
-constexpr std::int64_t kRows = 500;        // A few milliseconds.
-constexpr std::int64_t kSparePages = 256;  // Left free for the events to come: 1 MiB.
+constexpr std::int64_t kRows = 500;           // A few milliseconds.
+constexpr std::int64_t kSparePages = 256;     // Left free for the events to come: 1 MiB.
+constexpr std::int64_t kManyRows = 5'000;     // Where who waits for the disk waits for this anyway.
+constexpr std::uint32_t kPagesToDelete = 64;  // A full file may need some to delete what it holds: 256 KiB.
 constexpr char kFreePages[] = "PRAGMA freelist_count";
 
 constexpr char kDelete[] = R"sql(
@@ -19,6 +22,14 @@ DELETE FROM watchdog_events WHERE seq IN (
   WHERE occurred_at < ?1 AND seq <= ?2
     AND (run_id IS NULL OR NOT EXISTS (SELECT 1 FROM watchdog_processes p WHERE p.run_id = e.run_id))
   ORDER BY occurred_at LIMIT ?3)
+RETURNING analysis_id)sql";
+
+// By number: after a step of the clock, what is new may bear an old time.
+constexpr char kDeleteOldest[] = R"sql(
+DELETE FROM watchdog_events WHERE seq IN (
+  SELECT seq FROM watchdog_events e
+  WHERE run_id IS NULL OR NOT EXISTS (SELECT 1 FROM watchdog_processes p WHERE p.run_id = e.run_id)
+  ORDER BY seq LIMIT ?1)
 RETURNING analysis_id)sql";
 
 constexpr char kForget[] = R"sql(
@@ -37,14 +48,14 @@ Result<void> forget_analyses(Database& database, const std::set<std::string>& id
   return {};
 }
 
-Result<std::int64_t> delete_some(Database& database, const PruneOrder& order) {
+/// Runs one of the above in a transaction of its own.
+template <class Bind>
+Result<std::int64_t> delete_some(Database& database, const char* sql, const Bind& bind) {
   auto transaction = Transaction::begin(database);
   if (!transaction) return std::move(transaction).error();
-  auto statement = database.prepare(kDelete);
+  auto statement = database.prepare(sql);
   if (!statement) return std::move(statement).error();
-  statement->bind(1, format_iso8601(order.older_than));
-  statement->bind(2, order.up_to_seq);
-  statement->bind(3, kRows);
+  bind(*statement);
   std::int64_t deleted = 0;
   std::set<std::string> ids;
   for (;;) {
@@ -75,15 +86,48 @@ Result<bool> free_some(Database& database) {
   return true;
 }
 
+Result<void> bound_pages(Database& database, std::uint64_t most) {
+  return database.execute(("PRAGMA max_page_count=" + std::to_string(most)).c_str());
+}
+
 }  // namespace
 
 Result<PruneStep> prune_step(Database& database, const PruneOrder& order) {
-  const auto deleted = delete_some(database, order);
+  const auto deleted = delete_some(database, kDelete, [&](Statement& statement) {
+    statement.bind(1, format_iso8601(order.older_than));
+    statement.bind(2, order.up_to_seq);
+    statement.bind(3, kRows);
+  });
   if (!deleted) return Error(deleted.error());
   if (*deleted > 0) return PruneStep{*deleted, false};
   const auto done = free_some(database);
   if (!done) return Error(done.error());
   return PruneStep{0, *done};
+}
+
+Result<std::int64_t> prune_oldest(Database& database, std::uint32_t most_pages) {
+  const auto events = database.read_number("SELECT count(*) FROM watchdog_events");
+  if (!events) return Error(events.error());
+  const std::int64_t most = *events / 10 + 1;
+  const auto pages = database.read_number("PRAGMA page_count");
+  if (!pages) return Error(pages.error());
+  if (auto set = bound_pages(database, static_cast<std::uint64_t>(*pages) + kPagesToDelete); !set) {
+    return std::move(set).error();
+  }
+  std::int64_t deleted = 0;
+  Result<std::int64_t> some = 0;
+  while (deleted < most) {
+    some = delete_some(database, kDeleteOldest,
+                       [&](Statement& statement) { statement.bind(1, std::min(most - deleted, kManyRows)); });
+    if (!some || *some == 0) break;
+    deleted += *some;
+  }
+  // Of what it has grown by. Where that does not go, the next time takes it from where it is.
+  if (deleted > 0)
+    (void)database.execute(("PRAGMA incremental_vacuum(" + std::to_string(kPagesToDelete) + ")").c_str());
+  if (auto set = bound_pages(database, most_pages); !set) return std::move(set).error();
+  if (!some && deleted == 0) return Error(some.error());
+  return deleted;
 }
 
 Result<std::int64_t> prune(const std::filesystem::path& path, const PruneOrder& order) {
