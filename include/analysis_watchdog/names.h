@@ -28,8 +28,9 @@ inline constexpr char kProcessAlreadyRegistered[] = "org.scidex.AnalysisWatchdog
 inline constexpr char kProtectedProcess[] = "org.scidex.AnalysisWatchdog1.Error.ProtectedProcess";
 /// A limit is above what the configuration or the machine allows.
 inline constexpr char kLimitTooHigh[] = "org.scidex.AnalysisWatchdog1.Error.LimitTooHigh";
-/// The caller, or the host, has as many runs as the configuration allows.
+/// The ledger takes no writes, so the run would leave no record. Runs that are watched already stay watched.
 inline constexpr char kRecordUnavailable[] = "org.scidex.AnalysisWatchdog1.Error.RecordUnavailable";
+/// The caller, or the host, has as many runs as the configuration allows.
 inline constexpr char kTooManyAnalyses[] = "org.scidex.AnalysisWatchdog1.Error.TooManyAnalyses";
 /// systemd or the kernel could not make the scope or change it, or the process was not in it afterwards; or another
 /// change of the run is under way.
