@@ -145,6 +145,16 @@ Result<fs::path> parse_path(std::string_view text) {
   return path;
 }
 
+/// `password` before an "=", with or without spaces between them, as libpq takes it.
+bool names_password(std::string_view text) {
+  constexpr std::string_view kName = "password";
+  for (auto at = text.find(kName); at != std::string_view::npos; at = text.find(kName, at + 1)) {
+    const auto next = text.find_first_not_of(" \t\r\n\f\v", at + kName.size());
+    if (next != std::string_view::npos && text[next] == '=') return true;
+  }
+  return false;
+}
+
 Result<std::string> parse_uri(std::string_view text) {
   const bool uri = text.starts_with("postgresql://") || text.starts_with("postgres://");
   if (!text.empty() && !uri && text.find('=') == std::string_view::npos) {
@@ -154,7 +164,7 @@ Result<std::string> parse_uri(std::string_view text) {
   const std::string_view authority =
       uri ? text.substr(text.find("//") + 2, text.find_first_of("/?", text.find("//") + 2) - text.find("//") - 2) : "";
   const auto at = authority.rfind('@');
-  if (text.find("password=") != std::string_view::npos ||
+  if (names_password(text) ||
       (at != std::string_view::npos && authority.substr(0, at).find(':') != std::string_view::npos)) {
     return invalid(
         "a password does not belong here, where everybody can read it; put it into PassFile= or a systemd credential "

@@ -313,6 +313,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"PostgreSQL", "PostgresUri=db.example.org", "is no address of PostgreSQL; write e.g. postgresql://"},
         BadValue{"PostgreSQL", "PostgresUri=postgresql://a:b@db/x", "a password does not belong here"},
         BadValue{"PostgreSQL", "PostgresUri=host=db password=b", "a password does not belong here"},
+        BadValue{"PostgreSQL", "PostgresUri=host=db password = b", "a password does not belong here"},
+        BadValue{"PostgreSQL", "PostgresUri=user=password password\t=b", "a password does not belong here"},
         BadValue{"PostgreSQL", "PostgresUri=postgresql://db/x?password=b", "a password does not belong here"},
         BadValue{"PostgreSQL", "SearchPath=\"a b\"", "quotes no names"},
         BadValue{"PostgreSQL", "PassFile=pgpass", "not the absolute path of a file"}));
