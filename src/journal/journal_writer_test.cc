@@ -62,6 +62,14 @@ TEST(JournalFields, AreThoseOfTheContract) {
   }
 }
 
+TEST(JournalFields, SayWhyAnEndIsLost) {
+  EventRecord event = a_full_record();
+  event.reason = Reason::kLost;
+  EXPECT_THAT(journal_fields(event), Contains("ANALYSIS_WHY=nobody can know any more"));
+  event.details = {{"cause", std::string("its cgroup was gone")}};
+  EXPECT_THAT(journal_fields(event), Contains("ANALYSIS_WHY=nobody can know any more: its cgroup was gone"));
+}
+
 TEST(JournalFields, LeaveOutWhatIsNotKnown) {
   EventRecord event;
   event.kind = EventKind::kDaemonStarted;

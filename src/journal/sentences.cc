@@ -101,8 +101,10 @@ std::string why(const EventRecord& e) {
       const std::string cause = text_detail(e, "cause");
       return cause.empty() ? std::string(to_string(*e.reason)) : cause;
     }
-    case Reason::kLost:
-      return "nobody can know any more: the host has been restarted since";
+    case Reason::kLost: {
+      const std::string cause = text_detail(e, "cause");
+      return "nobody can know any more" + (cause.empty() ? "" : ": " + cause);
+    }
   }
   unreachable(*e.reason);
 }
