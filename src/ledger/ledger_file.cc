@@ -31,11 +31,14 @@ PRAGMA cache_size=-16000;
 // A row that is written as it was. A read-only file or a full disk shows here and not with the first event.
 constexpr char kProbe[] = "UPDATE watchdog_owner SET owner = owner";
 
+// Not for a run that has its row: that is adopted, and its analysis may have been deleted since it was registered.
 constexpr char kAddAnalysis[] = R"sql(
-INSERT INTO analyses (id, created_at) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING)sql";
+INSERT INTO analyses (id, created_at)
+SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM watchdog_processes WHERE run_id = ?3)
+ON CONFLICT (id) DO NOTHING)sql";
 
 // For a host's table, of which we know no more than that it should have an id.
-constexpr char kAddNoAnalysis[] = "SELECT ?1, ?2";
+constexpr char kAddNoAnalysis[] = "SELECT ?1, ?2, ?3";
 
 int stop_when_late(void* deadline) {
   return std::chrono::steady_clock::now() > *static_cast<std::chrono::steady_clock::time_point*>(deadline) ? 1 : 0;
@@ -129,22 +132,24 @@ Result<bool> LedgerFile::exceeds_bound(const std::deque<Entry>& entries, std::ui
   return pages + kMostPagesOfAnEntry >= std::int64_t{most_pages};
 }
 
-Result<void> LedgerFile::add_analysis(const std::string& id, WallTime at) {
+Result<void> LedgerFile::add_analysis(const std::string& id, const std::string& run_id, WallTime at) {
   add_analysis_.bind(1, storable(id));
   add_analysis_.bind(2, format_iso8601(at));
+  add_analysis_.bind(3, storable(run_id));
   return add_analysis_.run();
 }
 
 Result<void> LedgerFile::write(const EventRecord& event) {
   // With the registration only: an analysis that is deleted later stays deleted.
-  if (event.kind == EventKind::kRegistered || event.kind == EventKind::kAdopted) {
-    if (auto added = add_analysis(event.registered_as, event.occurred_at); !added) return added;
+  if (event.kind == EventKind::kRegistered) {
+    if (auto added = add_analysis(event.registered_as, "", event.occurred_at); !added) return added;
   }
   return insert_event_.run(event);
 }
 
 Result<void> LedgerFile::write(const BeginRun& begin) {
-  if (auto added = add_analysis(begin.row.registered_as, begin.row.registered_at); !added) return added;
+  if (auto added = add_analysis(begin.row.registered_as, begin.row.run_id, begin.row.registered_at); !added)
+    return added;
   return upsert_run_.run(begin.row);
 }
 

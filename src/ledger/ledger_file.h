@@ -89,7 +89,7 @@ class LedgerFile {
   Result<void> write(const BeginRun& begin);
   Result<void> write(const ChangeRun& change);
   Result<void> write(const EndRun& end);
-  Result<void> add_analysis(const std::string& id, WallTime at);
+  Result<void> add_analysis(const std::string& id, const std::string& run_id, WallTime at);
 
   Database database_;  // Before the statements, which it outlives.
   EventInsert insert_event_;

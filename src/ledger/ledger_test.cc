@@ -321,6 +321,43 @@ TEST_F(ALedger, LeavesADeletedAnalysisDeleted) {
   EXPECT_EQ(number("SELECT count(*) FROM analyses"), 0);
 }
 
+TEST_F(ALedger, LeavesADeletedAnalysisDeletedWhenItsRunIsAdopted) {
+  const auto ledger = open();
+  EventRecord event = event_at("registered", 0);
+  event.kind = EventKind::kRegistered;
+  supervise::RunRow row = full_run(event.run_id);
+  row.registered_as = event.registered_as;
+  ledger->begin_run(row);
+  ledger->write(event);
+  ASSERT_TRUE(becomes_durable(*ledger));
+  EXPECT_EQ(number("SELECT count(*) FROM watchdog_processes WHERE analysis_id = registered_as"), 1);
+  ASSERT_TRUE(database().execute("PRAGMA foreign_keys=ON; DELETE FROM analyses"));
+
+  event.event_id = "adopted";
+  event.kind = EventKind::kAdopted;
+  ledger->begin_run(row);
+  ledger->write(event);
+  ASSERT_TRUE(becomes_durable(*ledger));
+
+  EXPECT_EQ(number("SELECT count(*) FROM analyses"), 0);
+  EXPECT_EQ(number("SELECT count(*) FROM watchdog_processes WHERE analysis_id IS NULL"), 1);
+}
+
+TEST_F(ALedger, AddsTheAnalysisOfARunThatIsAdoptedWithoutARow) {
+  const auto ledger = open();
+  EventRecord event = event_at("adopted", 0);
+  event.kind = EventKind::kAdopted;
+  supervise::RunRow row = full_run(event.run_id);
+  row.registered_as = event.registered_as;
+
+  ledger->begin_run(row);
+  ledger->write(event);
+  ASSERT_TRUE(becomes_durable(*ledger));
+
+  EXPECT_EQ(number("SELECT count(*) FROM watchdog_events WHERE analysis_id = registered_as"), 1);
+  EXPECT_EQ(number("SELECT count(*) FROM watchdog_processes WHERE analysis_id = registered_as"), 1);
+}
+
 TEST_F(ALedger, AddsNothingToTheHostsAnalyses) {
   ASSERT_TRUE(create_file(options_.path));
   ASSERT_TRUE(
