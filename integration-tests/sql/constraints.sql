@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 BEGIN;
-SELECT plan(13);
+SELECT plan(14);
 
 INSERT INTO analyses VALUES ('survey');
 PREPARE event AS
@@ -29,6 +29,9 @@ SELECT throws_ok($$EXECUTE event('e0000000-0000-4000-8000-000000000009', '', NUL
   NULL)$$, '23514', NULL, 'but a host');
 SELECT throws_ok($$EXECUTE event('e0000000-0000-4000-8000-00000000000a', 'node', NULL, NULL, '', 'daemon-started', NULL,
   '[1]')$$, '23514', NULL, 'details are an object');
+SELECT throws_ok($$INSERT INTO watchdog_events (event_id, occurred_at, host, registered_as, kind)
+  VALUES ('e0000000-0000-4000-8000-00000000000b', 'infinity', 'node', '', 'daemon-started')$$, '23514', NULL,
+  'an event has happened at some time');
 
 DELETE FROM analyses;
 SELECT results_eq($$SELECT analysis_id, registered_as FROM watchdog_events WHERE kind = 'ended'$$,

@@ -35,7 +35,7 @@ CREATE TABLE watchdog_migrations (
 -- so a deleted analysis never costs an event.
 CREATE TABLE watchdog_events (
   event_id              uuid PRIMARY KEY,
-  occurred_at           timestamptz NOT NULL,
+  occurred_at           timestamptz NOT NULL CHECK (isfinite(occurred_at)),
   host                  text NOT NULL CHECK (host <> ''),
   boot_id               uuid,
   run_id                uuid,           -- NULL: an event of the daemon itself

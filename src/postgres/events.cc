@@ -13,9 +13,10 @@ namespace {
 
 using supervise::EventRecord;
 
-// The moment as microseconds: the text of a timestamptz depends on settings of the session.
+// The moment as microseconds: the text of a timestamptz depends on settings of the session. 'infinity' has none.
 constexpr char kColumns[] =
-    "event_id, round(extract(epoch FROM occurred_at) * 1000000)::bigint AS occurred_at, host, boot_id, run_id, "
+    "event_id, CASE WHEN isfinite(occurred_at) THEN round(extract(epoch FROM occurred_at) * 1000000)::bigint END AS "
+    "occurred_at, host, boot_id, run_id, "
     "registered_as, kind, reason, unit, pid, comm, cmdline, uid, memory_bytes, memory_peak_bytes, memory_limit_bytes, "
     "duration_usec, wall_clock_limit_usec, cpu_usec, signal, escalated, exit_code, exit_signal, "
     "leftover_memory_bytes, processes, details";
@@ -47,10 +48,11 @@ std::optional<EventRecord> to_event(const pqxx::row& row) {
   const std::string reason = text(row["reason"]);
   EventRecord event;
   event.reason = parse_word<Reason>(kReasonWords, reason);
-  if (!kind || (!reason.empty() && !event.reason)) return std::nullopt;
+  const auto occurred_at = number(row["occurred_at"]);
+  if (!kind || (!reason.empty() && !event.reason) || !occurred_at) return std::nullopt;
   event.kind = *kind;
   event.event_id = text(row["event_id"]);
-  event.occurred_at = WallTime(Span(row["occurred_at"].as<std::int64_t>()));
+  event.occurred_at = WallTime(Span(*occurred_at));
   event.host = text(row["host"]);
   event.boot_id = text(row["boot_id"]);
   event.run_id = text(row["run_id"]);

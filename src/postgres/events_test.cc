@@ -158,6 +158,17 @@ TEST_F(AStoreOfEvents, LeavesOutKindsThatAreNewToThisProgram) {
   EXPECT_EQ(numbers({}), "1");
 }
 
+TEST_F(AStoreOfEvents, LeavesOutWhatHappenedAtNoTime) {
+  ship({event(1), event(2)});
+  const std::string at_no_time =
+      "UPDATE watchdog_events SET occurred_at = 'infinity' WHERE event_id = '" + uuid('e', 2) + "'";
+  EXPECT_THROW(sql(at_no_time), pqxx::check_violation);
+  sql("ALTER TABLE watchdog_events DROP CONSTRAINT watchdog_events_occurred_at_check");  // Whatever put it there.
+  sql(at_no_time);
+
+  EXPECT_EQ(numbers({}), "1");
+}
+
 TEST_F(ADatabase, WithoutOurTablesSaysSo) {
   Connection connection = open();
 
