@@ -108,10 +108,12 @@ Result<Outbox> LedgerReader::read_outbox(std::int64_t after, std::size_t limit) 
   statement->bind(2, sql_limit(limit));
   const auto highest = (*database)->read_number("SELECT seq FROM sqlite_sequence WHERE name = 'watchdog_events'");
   if (!highest) return Error(highest.error());
-  Outbox outbox{*std::move(id), *newest, *highest, after, {}};
+  Outbox outbox{*std::move(id), *newest, *highest, after, 0, {}};
   auto read = for_each_row(*statement, [&](const Statement& row) {
     outbox.up_to = row.number(0).value_or(0);
-    if (auto event = to_event(row)) outbox.events.push_back({outbox.up_to, *std::move(event)});
+    auto event = to_event(row);
+    if (event) outbox.events.push_back({outbox.up_to, *std::move(event)});
+    if (!event) ++outbox.unreadable;
   });
   if (!read) return std::move(read).error();
   outbox.newest = std::max(outbox.newest, outbox.up_to);  // Written between the looks.

@@ -35,7 +35,8 @@ struct Outbox {
   std::string ledger_id;            ///< seq means something in this ledger only
   std::int64_t newest = 0;          ///< the newest event; 0 while there is none
   std::int64_t highest = 0;         ///< the highest number that was ever given: `newest` may have been pruned
-  std::int64_t up_to = 0;           ///< the last that was looked at: `events` may lack some that can't be read
+  std::int64_t up_to = 0;           ///< the last that was looked at
+  std::size_t unreadable = 0;       ///< that were looked at and are not among `events`
   std::vector<StoredEvent> events;  ///< in the order in which they were written
 };
 

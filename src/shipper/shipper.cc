@@ -151,9 +151,7 @@ Result<void> Shipper::find_cursor() {
 Result<Round::Outcome> Shipper::ship_batch(ledger::Outbox outbox) {
   if (outbox.events.empty()) {
     if (outbox.up_to == position_) return Outcome::kCaughtUp;
-    say(Notice::Level::kWarning,
-        "the events " + std::to_string(position_ + 1) + " to " + std::to_string(outbox.up_to) +
-            " of the ledger are of kinds that this version does not know; they are passed over");
+    say_passed_over(outbox);
     position_ = outbox.up_to;
     return Outcome::kMore;
   }
@@ -170,6 +168,7 @@ Result<Round::Outcome> Shipper::ship_batch(ledger::Outbox outbox) {
     return Outcome::kMore;
   }
   unlinked_ = unlinked_ || shipped->unlinked > 0;
+  if (outbox.unreadable > 0) say_passed_over(outbox);  // Now, so that a batch that is tried again says it once.
   set_cursor(shipped->cursor);
   position_ = std::max(position_, outbox.up_to);
   batch_ = std::min(batch_ * 2, options_.largest_batch);
@@ -216,6 +215,13 @@ Result<void> Shipper::say_refusals(std::int64_t after) {
     }
     if (refusals->size() < kPage) return {};
   }
+}
+
+void Shipper::say_passed_over(const ledger::Outbox& outbox) {
+  say(Notice::Level::kWarning,
+      std::to_string(outbox.unreadable) + " of the events " + std::to_string(position_ + 1) + " to " +
+          std::to_string(outbox.up_to) +
+          " of the ledger can't be read by this version (of a kind or reason that it does not know); passed over");
 }
 
 void Shipper::say_gone_back(std::int64_t cursor) {

@@ -81,6 +81,7 @@ class Shipper {
   Result<Outcome> ship_batch(ledger::Outbox outbox);
   Result<void> do_chores(Instant now);
   void set_cursor(std::int64_t cursor);
+  void say_passed_over(const ledger::Outbox& outbox);
   void say_gone_back(std::int64_t cursor);
   Result<void> say_refusals(std::int64_t after);
   void adopt(const std::string& ledger_id);

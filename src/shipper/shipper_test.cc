@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/unique_fd.h"
+#include "ledger/database.h"
 #include "ledger/shipped.h"
 #include "postgres/database_fixture.h"
 #include "shipper/outbox_fixture.h"
@@ -190,6 +191,19 @@ TEST_F(AShipper, SetsAPoisonRowAsideAndSaysSoOnce) {
   EXPECT_THAT(said_, SizeIs(2));
   EXPECT_THAT(said_.back(), AllOf(HasSubstr("refuses event " + poison.event_id), HasSubstr("watchdog_refused"),
                                   Not(HasSubstr("\n")), Not(HasSubstr("\x1b"))));
+}
+
+TEST_F(AShipper, SaysOnceForEachBatchWhatItCannotRead) {
+  outbox_.write(5);
+  auto ledger = ledger::Database::open(outbox_.file(), ledger::Database::Access::kReadWrite, 10'000);
+  ASSERT_TRUE(ledger);
+  ASSERT_TRUE(ledger->execute("UPDATE watchdog_events SET kind = 'frozen' WHERE seq IN (2, 3)"));
+
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+
+  EXPECT_EQ(count(), "3");
+  EXPECT_THAT(said_, ElementsAre(HasSubstr("up to its event 0"), HasSubstr("2 of the events 1 to 5 of the ledger")));
 }
 
 TEST_F(AShipper, FollowsADatabaseThatHasGoneBack) {
