@@ -124,7 +124,8 @@ TEST_F(ALedger, ThatIsCorruptIsSetAsideAndLiveRunsAreKept) {
     return !aside.empty();
   }));
   EXPECT_EQ(read_file(aside.at(0)), bytes) << "what was damaged is not what was set aside";
-  ASSERT_TRUE(watchdog.wait_until([&] { return watchdog.find(run.id).has_value(); })) << "the run is not watched any more";
+  ASSERT_TRUE(watchdog.wait_until([&] { return watchdog.find(run.id).has_value(); }))
+      << "the run is not watched any more";
   EXPECT_EQ(text(await_end(run), "reason"), "wall-clock");
   EXPECT_TRUE(watchdog.wait_until([&] { return read_ledger(run.id, "ended").size() == 1; }));
   for (const auto& path : aside) std::filesystem::remove(path);

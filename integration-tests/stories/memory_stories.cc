@@ -182,7 +182,8 @@ class AStall : public EitherWay {
   void SetUp() override {
     EitherWay::SetUp();
     std::filesystem::create_directories("/run/analysis-watchdog/analysis-watchdog.conf.d");
-    // How much of such a tree's waiting the kernel calls memory pressure differs: 45 % of the time on 6.1, 10 % on 6.12.
+    // How much of such a tree's waiting the kernel calls memory pressure differs: 45 % of the time on 6.1, 10 %
+    // on 6.12.
     write_file(kDropIn, "[Memory]\nStallTime=10s\nStallPressure=3%\n");
     ASSERT_TRUE(systemctl({"reload", kDaemonUnit}));
   }

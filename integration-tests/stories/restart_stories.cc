@@ -163,8 +163,8 @@ INSTANTIATE_TEST_SUITE_P(, KilledAt,
                                            Point{"pidfd_send_signal", 1},  // between intent and act
                                            Point{"pidfd_send_signal", 2},  // between SIGTERM and SIGCONT
                                            Point{"fsetxattr", 2},          // between act and its note
-                                           Point{"pwrite64", 1}, Point{"pwrite64", 2},
-                                           Point{"pwrite64", 5},                          // within a commit
+                                           Point{"pwrite64", 1}, Point{"pwrite64", 2}, Point{"pwrite64", 3},
+                                           Point{"pwrite64", 4}, Point{"pwrite64", 5},    // within a commit
                                            Point{"fdatasync", 1}, Point{"fdatasync", 2},  // before it is durable
                                            Point{"pwrite64", 12, true},
                                            Point{"fdatasync", 3, true},    // … of what comes later

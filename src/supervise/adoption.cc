@@ -120,7 +120,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   if (!note) {
     if (!lives) return remove_when_kept(slice);  // A registration that came to nothing.
     auto made = note_of_stranger(slice, pids ? *pids : std::vector<pid_t>(), before.defaults, now);
-    if (!made) return;  // It ended while it was looked at; the next start finds the slice empty.
+    if (!made) return;  // Not ours, or it ended while it was looked at: the next start finds it empty.
     note = std::move(*made);
   }
   const bool stranger = note->row.registered == now.monotonic;
@@ -173,14 +173,17 @@ std::optional<RunNote> Supervisor::note_of_stranger(const std::string& slice, co
   const auto eldest = find_eldest(ports_.processes, pids);
   if (!eldest) return std::nullopt;
   const AnalysisId id = id_of(slice);
+  const std::string where = ports_.processes.find_cgroup(eldest->pid).value_or("");
+  const std::string unit = where.substr(where.rfind('/') + 1);
+  // Somebody's service in a slice that has such a name is none of ours.
+  if (!unit.starts_with("analysis-") || !unit.ends_with(".scope")) return std::nullopt;
   RunNote note;
   note.row.run_id = ports_.identity.new_uuid();
   note.row.registered_as = id.text();
   note.row.host = ports_.identity.host();
   note.row.boot_id = ports_.identity.boot_id();
   note.row.leader = key_of(*eldest);
-  const std::string where = ports_.processes.find_cgroup(eldest->pid).value_or("");
-  note.row.unit = where.substr(where.rfind('/') + 1);
+  note.row.unit = unit;
   note.row.uid = ports_.processes.find_uid(eldest->pid).value_or(0);
   note.row.limits = defaults;
   note.row.limits.owner_policy = OwnerPolicy::kIgnore;  // Nobody knows who started it.

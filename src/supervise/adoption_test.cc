@@ -216,6 +216,17 @@ TEST_F(ARestart, WatchesARunOfWhichNothingIsOnRecord) {
   EXPECT_EQ(find()->deadline, world.now().monotonic + 30min);
 }
 
+TEST_F(ARestart, LeavesSomebodysServiceInSuchASliceAlone) {
+  world.slice("job").note.reset();
+  world.recorder.rows.clear();
+  for (const pid_t pid : {leader, child}) world.process(pid).cgroup = scope_path("nightly.service");
+  restart();
+  EXPECT_EQ(find(), nullptr);
+  world.advance(1h);
+  expect_left_alone(leader);
+  expect_left_alone(child);
+}
+
 TEST_F(ARestart, KnowsARunByTheLedgerWhereThereIsNoNote) {
   const std::string run_id = find()->run_id;
   const Instant deadline = find()->deadline;
