@@ -160,6 +160,15 @@ TEST(JsonOfARecord, HasItsTimeInIso8601) {
   EXPECT_EQ(to_text(json, JsonStyle::kShort), R"({"event_id":"e","occurred_at":"1970-01-01T00:00:01.000000Z"})");
 }
 
+TEST(JsonText, EscapesWhatATerminalWouldObey) {
+  const Json json{{"id\u202e", "a\u009b31m\u202a\u2066\u2069b \u0080 na\u00efve \u65e5\u672c\u200f"}};
+
+  const std::string text = to_text(json, JsonStyle::kShort);
+
+  EXPECT_EQ(text, "{\"id\\u202e\":\"a\\u009b31m\\u202a\\u2066\\u2069b \\u0080 na\u00efve \u65e5\u672c\u200f\"}");
+  EXPECT_EQ(Json::parse(text), json);
+}
+
 TEST(JsonOfAnAnalysis, SaysNullForADeadlineThatIsNone) {
   const auto json = analysis_to_json({{"DeadlineRealtimeUSec", {std::uint64_t{UINT64_MAX}}}});
   EXPECT_TRUE(json["deadline_at"].is_null());

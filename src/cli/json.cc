@@ -4,9 +4,11 @@
 #include <sys/utsname.h>
 
 #include <cctype>
+#include <cstdio>
 #include <map>
 
 #include "base/time.h"
+#include "base/utf8.h"
 
 namespace aw::cli {
 namespace {
@@ -42,6 +44,30 @@ Json iso_time(const bus::Value& value) {
   const auto* usec = value.get_if<std::uint64_t>();
   if (usec == nullptr || *usec == UINT64_MAX) return nullptr;
   return format_iso8601(WallTime(from_usec(*usec)));
+}
+
+/// What nlohmann writes as it is, and a terminal obeys: C1 controls, and what turns the direction of writing.
+bool is_obeyed(char32_t code) {
+  return (code >= 0x80 && code <= 0x9f) || (code >= 0x202a && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+}
+
+/// In JSON they stand in strings only, where an escape means the same.
+std::string escape_obeyed(std::string_view json) {
+  std::string text;
+  text.reserve(json.size());
+  while (!json.empty()) {
+    const auto character = find_character(json);
+    const std::size_t bytes = character ? character->bytes : 1;
+    if (character && is_obeyed(character->code)) {
+      char escape[16];
+      std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned>(character->code));
+      text += escape;
+    } else {
+      text += json.substr(0, bytes);
+    }
+    json.remove_prefix(bytes);
+  }
+  return text;
 }
 
 }  // namespace
@@ -94,7 +120,7 @@ std::string this_host() {
 }
 
 std::string to_text(const Json& json, JsonStyle style) {
-  return json.dump(style == JsonStyle::kPretty ? 2 : -1, ' ', false, Json::error_handler_t::replace);
+  return escape_obeyed(json.dump(style == JsonStyle::kPretty ? 2 : -1, ' ', false, Json::error_handler_t::replace));
 }
 
 }  // namespace aw::cli
