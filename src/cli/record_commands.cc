@@ -36,6 +36,12 @@ Result<RecordSource> open_record(const Common& common, const RecordPlace& place)
   return source;
 }
 
+Result<std::vector<Dict>> read_record(RecordSource& source, const EventQuery& query) {
+  auto events = source.read_events(query);
+  for (const std::string& warning : source.take_warnings()) warn(warning);
+  return events;
+}
+
 std::string footer(const Common& common, const RecordSource& source) {
   return common.legend ? "\n" + styled("From " + source.to_text() + ".", Style::kDim) + "\n" : "";
 }
@@ -62,7 +68,7 @@ class Follower {
     seen_ = std::move(shown);
     if (delay_ > Span::zero()) {  // What was there before, and not shown for the limit, does not come late.
       query_.since = (seen_.empty() ? read_clocks().real : moment_of(seen_.back())) - delay_;
-      auto before = source_.read_events(query_);
+      auto before = read_record(source_, query_);
       if (!before) return fail(before.error());
       seen_ = std::move(*before);
       std::reverse(seen_.begin(), seen_.end());
@@ -94,7 +100,7 @@ class Follower {
 
   Result<void> look() {
     if (!seen_.empty()) query_.since = moment_of(seen_.back()) - delay_;
-    auto events = source_.read_events(query_);
+    auto events = read_record(source_, query_);
     if (!events) return std::move(events).error();
     std::reverse(events->begin(), events->end());
     std::vector<Dict> fresh;
@@ -134,7 +140,7 @@ int events_command(const Common& common, const EventOptions& options, const Reco
   if (!query) return fail(query.error());
   auto source = open_record(common, place);
   if (!source) return fail(source.error());
-  auto events = source->read_events(*query);
+  auto events = read_record(*source, *query);
   if (!events) return fail(events.error());
   std::reverse(events->begin(), events->end());
   const Hosts hosts = place.all_hosts ? Hosts::kSeveral : Hosts::kOne;
@@ -158,11 +164,11 @@ int explain_command(const Common& common, const std::string& id, const std::stri
   }
   auto source = open_record(common, place);
   if (!source) return fail(source.error());
-  auto events = source->read_events({.analysis_id = id, .limit = kEventsOfAnId});
+  auto events = read_record(*source, {.analysis_id = id, .limit = kEventsOfAnId});
   if (!events) return fail(events.error());
   auto story = find_story(*events, run);
   if (!story && !run.empty()) {  // Too old to be among the last.
-    auto of_the_run = source->read_events({.analysis_id = id, .run_id = run, .limit = kEventsOfAnId});
+    auto of_the_run = read_record(*source, {.analysis_id = id, .run_id = run, .limit = kEventsOfAnId});
     if (!of_the_run) return fail(of_the_run.error());
     story = find_story(merge_events(std::move(*events), std::move(*of_the_run)), run);
   }
@@ -186,13 +192,13 @@ int advise_command(const Common& common, const RunPattern& pattern, const Record
   if (!source) return fail(source.error());
   EventQuery query{.kind = EventKind::kEnded, .limit = kRunsToLearnFrom};
   if (!pattern.id.empty() && !has_wildcards(pattern.id)) query.analysis_id = pattern.id;
-  auto events = source->read_events(query);
+  auto events = read_record(*source, query);
   if (!events) return fail(events.error());
   const bool all = events->size() < kRunsToLearnFrom;
   if (pattern.label) {  // Labels are on record with the registration.
     query.kind = EventKind::kRegistered;
     query.limit = 2 * kRunsToLearnFrom;
-    auto registered = source->read_events(query);
+    auto registered = read_record(*source, query);
     if (!registered) return fail(registered.error());
     *events = merge_events(std::move(*events), std::move(*registered));
   }

@@ -23,6 +23,8 @@ using bus::Dict;
 /// A daemon that takes longer than this has nothing to add to what the stores say.
 constexpr Span kDaemonPatience = std::chrono::seconds{3};
 
+constexpr char kOwnRecordOnly[] = "; what follows is this host's own record";
+
 std::vector<Dict> to_dicts(const std::vector<supervise::EventRecord>& events) {
   std::vector<Dict> dicts;
   dicts.reserve(events.size());
@@ -92,7 +94,7 @@ Result<RecordSource> RecordSource::open(const RecordOptions& options) {
   RecordSource source(options, std::move(*settings));
   source.warnings_ = std::move(warnings);
 
-  const bool of_others = options.all_hosts || !options.host.empty();
+  const bool of_others = source.names_hosts();
   const bool configured = options.bus == bus::BusKind::kSystem && !source.settings_.postgres.uri.empty();
   if (of_others && !configured) {
     return invalid(
@@ -102,7 +104,7 @@ Result<RecordSource> RecordSource::open(const RecordOptions& options) {
   if (configured) {
     const std::string why = source.open_shared_store();
     if (of_others && !why.empty()) return invalid(why);
-    if (!why.empty()) source.warnings_.push_back(why + "; what follows is this host's own record");
+    if (!why.empty()) source.warnings_.push_back(why + kOwnRecordOnly);
   }
   if (!source.includes_this_host()) return source;
   const std::string no_ledger = source.open_ledger();
@@ -142,9 +144,13 @@ Result<std::vector<Dict>> RecordSource::read_events(const EventQuery& query) {
     events = to_dicts(*stored);
   }
   if (shared_) {
-    auto shared = read_shared_store(query);
-    if (!shared) return std::move(shared).error();
-    events = merge_events(std::move(events), std::move(*shared));
+    if (auto shared = read_shared_store(query)) {
+      events = merge_events(std::move(events), std::move(*shared));
+    } else {
+      if (names_hosts() || (!ledger_ && !daemon_)) return std::move(shared).error();
+      warnings_.push_back("PostgreSQL: " + printable(shared.error().message) + kOwnRecordOnly);
+      shared_.reset();
+    }
   }
   if (daemon_) {
     const bool alone = !ledger_ && !shared_;

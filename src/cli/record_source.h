@@ -37,9 +37,10 @@ class RecordSource {
   /// Fails where nothing can be read, and says what was tried.
   static Result<RecordSource> open(const RecordOptions& options);
 
-  Result<std::vector<bus::Dict>> read_events(const EventQuery& query);  ///< newest first
+  /// Newest first. A shared store that fails is left for good, with a warning, unless hosts were asked for by name.
+  Result<std::vector<bus::Dict>> read_events(const EventQuery& query);
 
-  /// What a person should know, once: a store that is configured and did not answer.
+  /// What a person should know, once: a store that is configured and did not answer. To be asked after each reading.
   std::vector<std::string> take_warnings() { return std::exchange(warnings_, {}); }
 
   Json to_json() const;  ///< {"kind": "ledger", "path": …}
@@ -57,6 +58,7 @@ class RecordSource {
   RecordSource(RecordOptions options, config::Settings settings)
       : options_(std::move(options)), settings_(std::move(settings)) {}
 
+  bool names_hosts() const { return options_.all_hosts || !options_.host.empty(); }
   bool includes_this_host() const;
   std::string open_shared_store();  ///< why not; empty when it is open
   std::string open_ledger();

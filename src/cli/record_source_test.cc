@@ -238,6 +238,26 @@ TEST_F(ASharedRecord, WithoutOurTablesSaysSo) {
   EXPECT_THAT(source->take_warnings(), ElementsAre(HasSubstr("analysisctl migrate")));
 }
 
+TEST_F(ASharedRecord, ThatCannotBeReadIsLeftForThisHostsOwn) {
+  ship({end(1)});
+  write({end(2)});
+  auto source = open();
+  auto all = open({.all_hosts = true});
+  auto one = open({.host = this_host()});
+  ASSERT_TRUE(source && all && one);
+  server_.stop();
+
+  EXPECT_EQ(numbers(*source), "2");
+  EXPECT_THAT(source->take_warnings(),
+              ElementsAre(AllOf(HasSubstr("PostgreSQL"), HasSubstr("this host's own record"), Not(HasSubstr("\n")))));
+  EXPECT_EQ(numbers(*source), "2");
+  EXPECT_THAT(source->take_warnings(), IsEmpty()) << "it is said once";
+  EXPECT_EQ(source->to_json()["kind"], "ledger");
+  EXPECT_FALSE(all->read_events({})) << "nobody else knows of other hosts";
+  EXPECT_FALSE(one->read_events({}));
+  server_.start_again();
+}
+
 // ---- the commands ----
 
 /// What a command says and returns.
