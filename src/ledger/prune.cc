@@ -13,6 +13,7 @@ namespace {
 constexpr std::int64_t kRows = 500;           // A few milliseconds.
 constexpr std::int64_t kSparePages = 256;     // Left free for the events to come: 1 MiB.
 constexpr std::int64_t kManyRows = 5'000;     // Where who waits for the disk waits for this anyway.
+constexpr std::int64_t kMostAtOnce = 50'000;  // Some seconds: what waits must not look as if the disk hung.
 constexpr std::uint32_t kPagesToDelete = 64;  // A full file may need some to delete what it holds: 256 KiB.
 constexpr char kFreePages[] = "PRAGMA freelist_count";
 
@@ -108,7 +109,7 @@ Result<PruneStep> prune_step(Database& database, const PruneOrder& order) {
 Result<std::int64_t> prune_oldest(Database& database, std::uint32_t most_pages) {
   const auto events = database.read_number("SELECT count(*) FROM watchdog_events");
   if (!events) return Error(events.error());
-  const std::int64_t most = *events / 10 + 1;
+  const std::int64_t most = std::min(*events / 10 + 1, kMostAtOnce);
   const auto pages = database.read_number("PRAGMA page_count");
   if (!pages) return Error(pages.error());
   if (auto set = bound_pages(database, static_cast<std::uint64_t>(*pages) + kPagesToDelete); !set) {
