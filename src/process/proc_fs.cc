@@ -243,8 +243,8 @@ supervise::ProcessSurvey ProcFs::survey(std::span<const pid_t> pids) const {
   auto& largest = survey.largest;
   const auto end = std::chrono::steady_clock::now() + patience_.survey;
   for (const pid_t pid : pids) {
-    // The first one always: it is the leader.
-    if (survey.looked_at > 0 && std::chrono::steady_clock::now() >= end) break;
+    // As many as a record shows in any case: that is soon done, and a busy machine is no reason to know nothing.
+    if (survey.looked_at >= supervise::kMaxProcesses && std::chrono::steady_clock::now() >= end) break;
     ++survey.looked_at;
     const auto stat = find_stat(pid);
     if (!stat) continue;

@@ -107,8 +107,8 @@ TEST_F(AProcFs, StopsLookingWhenItsTimeIsOver) {
 
   const auto survey = hasty.survey(pids);
 
-  EXPECT_EQ(survey.looked_at, 1U);
-  EXPECT_THAT(survey.largest, SizeIs(1));
+  EXPECT_EQ(survey.looked_at, supervise::kMaxProcesses);
+  EXPECT_THAT(survey.largest, SizeIs(supervise::kMaxProcesses));
 }
 
 TEST_F(AProcFs, LooksAtNoMoreThanItMayInItsTime) {
