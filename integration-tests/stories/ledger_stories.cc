@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -123,7 +124,8 @@ TEST_F(ALedger, ThatIsCorruptIsSetAsideAndLiveRunsAreKept) {
     }
     return !aside.empty();
   }));
-  EXPECT_EQ(read_file(aside.at(0)), bytes) << "what was damaged is not what was set aside";
+  EXPECT_TRUE(std::any_of(aside.begin(), aside.end(), [&](const auto& path) { return read_file(path) == bytes; }))
+      << "what was damaged is not what was set aside";
   ASSERT_TRUE(watchdog.wait_until([&] { return watchdog.find(run.id).has_value(); }))
       << "the run is not watched any more";
   EXPECT_EQ(text(await_end(run), "reason"), "wall-clock");

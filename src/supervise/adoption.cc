@@ -6,6 +6,7 @@
 #include <csignal>
 
 #include "base/assert.h"
+#include "supervise/refusal.h"
 #include "supervise/run_note.h"
 #include "supervise/supervisor.h"
 
@@ -18,7 +19,8 @@ constexpr Span kBackstopEarliness = std::chrono::seconds{1};
 /// Nothing: it is gone, or another has its pid. An error: it can't be known at present.
 Result<std::unique_ptr<ProcessHandle>> open_same(Processes& processes, const ProcessKey& key) {
   auto opened = processes.open(key.pid);
-  const bool other = opened ? (*opened)->key() != key : says_gone(opened.error());
+  // What has no process is refused; what else goes wrong (no descriptor is left) says nothing about the process.
+  const bool other = opened ? (*opened)->key() != key : opened.error().code.category() == refusal_category();
   return other ? std::unique_ptr<ProcessHandle>() : std::move(opened);
 }
 

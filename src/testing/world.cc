@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/assert.h"
+#include "supervise/refusal.h"
 
 namespace aw::testing {
 
@@ -132,7 +133,7 @@ class FakeRunCgroup final : public RunCgroup {
 
 Result<std::unique_ptr<ProcessHandle>> FakeProcesses::open(pid_t pid) {
   const Process* process = world_.find_process(pid);
-  if (process == nullptr) return gone("the process", std::errc::no_such_process);
+  if (process == nullptr) return supervise::refuse(supervise::Refusal::kNoSuchProcess, "it does not exist");
   return std::unique_ptr<ProcessHandle>(std::make_unique<FakeHandle>(world_, key_of(process->stat)));
 }
 
