@@ -142,7 +142,8 @@ Json normal(const std::string& name, Json value) {
 Json to_json(const Dict& dict);
 Json to_json(const Value& value) {
   if (const auto* held = value.get_if<std::string>()) return *held;
-  if (const auto* held = value.get_if<std::uint64_t>()) return *held;
+  // No limit is UINT64_MAX on the bus, and null in JSON and SQL.
+  if (const auto* held = value.get_if<std::uint64_t>()) return *held == UINT64_MAX ? Json() : Json(*held);
   if (const auto* held = value.get_if<std::int64_t>()) return *held;
   if (const auto* held = value.get_if<bool>()) return *held;
   if (const auto* held = value.get_if<Dict>()) return to_json(*held);
