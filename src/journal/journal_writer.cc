@@ -6,10 +6,9 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION  // CODE_FILE= would be the path of a build.
 #include <systemd/sd-journal.h>
 
-#include <csignal>
-
 #include "base/analysis_id.h"
 #include "base/assert.h"
+#include "base/thread.h"
 #include "journal/sentences.h"
 
 namespace aw::journal {
@@ -150,13 +149,7 @@ std::vector<std::string> journal_fields(const EventRecord& e) {
 JournalWriter::JournalWriter() : JournalWriter(&sd_journal_sendv) {}
 
 JournalWriter::JournalWriter(Send send) : send_(std::move(send)), drained_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  // Our signals belong to the loop: the thread inherits a mask that blocks all of them.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = start_thread([this] { run(); });
 }
 
 JournalWriter::~JournalWriter() {

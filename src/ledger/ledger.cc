@@ -4,8 +4,9 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <iterator>
+
+#include "base/thread.h"
 
 namespace aw::ledger {
 namespace {
@@ -70,13 +71,7 @@ Ledger::Ledger(LedgerOptions options)
     : options_(std::move(options)),
       changed_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       problem_(options_.path.string() + " is being opened") {
-  // Our signals belong to the loop: the thread inherits a mask that blocks all of them.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = start_thread([this] { run(); });
 }
 
 Ledger::~Ledger() {

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -12,6 +11,7 @@
 #include <system_error>
 #include <thread>
 
+#include "base/thread.h"
 #include "process/parse.h"
 
 namespace aw::process {
@@ -105,17 +105,11 @@ CmdlineReader::~CmdlineReader() {
 }
 
 void CmdlineReader::begin_thread() {
-  // Our signals belong to the loop: the thread inherits a mask that blocks all of them.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    std::thread([shared = shared_] { shared->run(); }).detach();
+    start_thread([shared = shared_] { shared->run(); }).detach();
     ++shared_->threads;
   } catch (const std::system_error&) {  // No thread to be had: records go without command lines.
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 std::shared_ptr<const supervise::Cmdlines> CmdlineReader::request(std::span<const pid_t> pids, std::size_t limit,

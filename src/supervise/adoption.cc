@@ -107,8 +107,10 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   if (const auto text = (*cgroup)->read_note()) {
     if (auto parsed = parse_note(*text)) note = std::move(*parsed);
   }
-  if (row) chronicle_.pass_over(row->run_id, before.is_recorded);
-  if (note && row && row->run_id != note->row.run_id) chronicle_.lost(*row, "another run has its cgroup", now);
+  if (note && row && row->run_id != note->row.run_id) {
+    chronicle_.pass_over(row->run_id, before.is_recorded);
+    chronicle_.lost(*row, "another run has its cgroup", now);
+  }
   if (!note && row) note = note_of_row(*row, kBackstopMargin);
 
   if (note) chronicle_.pass_over(note->row.run_id, before.is_recorded);
@@ -240,10 +242,7 @@ void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
   run.unseen = true;
   run.phase = Phase::kRunning;
   run.leader_end.ended = true;
-  if (const auto stat = ports_.processes.find_stat(run.leader_key.pid);
-      stat && key_of(*stat) == run.leader_key && stat->state == 'Z') {
-    run.leader_end.wait_status = stat->exit_status;
-  }
+  read_leader_status(run);
   if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
   run.cause = note.cause;
   if (note.cause && note.told) run.signal = SIGTERM;

@@ -424,14 +424,18 @@ void Supervisor::on_leader_ended(RunKey key, const Now& now) {
   Run& run = *it->second;
   run.leader_end.ended = true;
   renew_names(run);
-  // Its parent may not have reaped it yet: then the status can be read from the zombie.
-  const auto stat = ports_.processes.find_stat(run.leader_key.pid);
-  if (stat && key_of(*stat) == run.leader_key && stat->state == 'Z') run.leader_end.wait_status = stat->exit_status;
+  read_leader_status(run);
   if (!run.cgroup) return;  // Being placed: on_placed() looks at the leader.
   look(run, now);
   if (!run.over() && run.phase == Phase::kRunning) {
     arm(run, Purpose::kLeaderConfirm, now.monotonic + policy_.orphans.confirmation);
   }
+}
+
+void Supervisor::read_leader_status(Run& run) const {
+  // Its parent may not have reaped it yet: then the status can be read from the zombie.
+  const auto stat = ports_.processes.find_stat(run.leader_key.pid);
+  if (stat && key_of(*stat) == run.leader_key && stat->state == 'Z') run.leader_end.wait_status = stat->exit_status;
 }
 
 void Supervisor::confirm_leader(Run& run, const Now& now) {

@@ -182,6 +182,7 @@ class Supervisor {
   void on_owner_ended(RunKey key, const Now& now);
   void renew_names(Run& run);
   void on_due(Run& run, Purpose purpose, const Now& now);
+  void read_leader_status(Run& run) const;
   void confirm_leader(Run& run, const Now& now);
   void confirm_owner(Run& run, const Now& now);
   void report_unreaped(RunKey key, const Now& now);

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <pthread.h>
+
+#include <csignal>
+#include <thread>
+#include <utility>
+
+namespace aw {
+
+/// All signals are blocked for the calling thread as long as this lives, and for whatever threads it starts meanwhile.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
+/// A thread that no signal ever goes to: ours belong to the loop. Throws std::system_error where there is none to be
+/// had.
+template <class Work>
+std::thread start_thread(Work&& work) {
+  const SignalsBlocked blocked;
+  return std::thread(std::forward<Work>(work));
+}
+
+}  // namespace aw
