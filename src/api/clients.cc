@@ -13,6 +13,8 @@ constexpr std::size_t kMaxWaiting = 256;  // Calls of one connection that wait f
 }  // namespace
 
 Result<void> Clients::start() {
+  known_.clear();
+  asked_.clear();
   auto changed = connection_.match(
       "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',interface='org.freedesktop.DBus',"
       "member='NameOwnerChanged'",

@@ -27,7 +27,8 @@ class Clients {
   Clients(bus::Connection& connection, Administrators administrators)
       : connection_(connection), administrators_(std::move(administrators)) {}
 
-  /// Begins to listen, and asks for those who are there already.
+  /// Begins to listen, and asks for those who are there already. On a bus that was opened anew nobody is known any
+  /// more: it gives the same names to others.
   Result<void> start();
 
   /// Calls back with the credentials of `name`, at once if they are known; never if it goes away first.

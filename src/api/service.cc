@@ -622,7 +622,9 @@ void Service::announce_object(const supervise::EventRecord& event) {
   });
 }
 
-void Service::on_properties_changed() { loop::Loop::schedule(announce_); }
+void Service::on_properties_changed() {
+  if (announce_) loop::Loop::schedule(announce_);  // Nobody can be told before start().
+}
 
 void Service::announce_counts() {
   // Counts name nobody, so they are for everybody.

@@ -39,7 +39,8 @@ class Service {
 
   Service(Parts parts, Administrators administrators);
 
-  /// Serves the objects. The bus name is taken by whoever starts us, when all is ready.
+  /// Serves the objects, again on a connection that was opened anew. The bus name is taken by whoever starts us, when
+  /// all is ready.
   Result<void> start();
 
   /// Tells those who may see it on the bus of an event.

@@ -48,11 +48,18 @@ void guarded(const char* what, sd_bus_message* m, F&& f) noexcept {
 }  // namespace
 
 Result<std::unique_ptr<Connection>> Connection::open(BusKind kind, Activation activation) {
+  auto connection = prepare(kind, activation);
+  if (auto opened = connection->reopen(); !opened) return std::move(opened).error();
+  return connection;
+}
+
+std::unique_ptr<Connection> Connection::prepare(BusKind kind, Activation activation) {
+  // Messages can be made for a bus that is closed, not for one that never was anything else.
   sd_bus* bus = nullptr;
-  const int r = kind == BusKind::kSystem ? sd_bus_open_system_with_description(&bus, "system bus")
-                                         : sd_bus_open_user_with_description(&bus, "user bus");
-  if (r < 0) return errno_error(kind == BusKind::kSystem ? "connect to the system bus" : "connect to the user bus", -r);
-  return std::unique_ptr<Connection>(new Connection(bus, activation));
+  AW_ASSERT(sd_bus_new(&bus) >= 0);
+  AW_ASSERT(sd_bus_set_address(bus, "unix:path=/dev/null/bus") >= 0);
+  AW_ASSERT(sd_bus_start(bus) < 0);
+  return std::unique_ptr<Connection>(new Connection(bus, kind, activation));
 }
 
 Connection::~Connection() {
@@ -60,16 +67,35 @@ Connection::~Connection() {
   sd_bus_flush_close_unref(bus_);
 }
 
+Result<void> Connection::reopen() {
+  sd_bus* bus = nullptr;
+  const int r = kind_ == BusKind::kSystem ? sd_bus_open_system_with_description(&bus, "system bus")
+                                          : sd_bus_open_user_with_description(&bus, "user bus");
+  if (r < 0) {
+    return errno_error(kind_ == BusKind::kSystem ? "connect to the system bus" : "connect to the user bus", -r);
+  }
+  disconnected_.reset();
+  sd_bus_close_unref(std::exchange(bus_, bus));
+  return loop_ == nullptr ? Result<void>() : join_loop();
+}
+
+bool Connection::is_open() const { return sd_bus_is_open(bus_) > 0; }
+
 Result<void> Connection::attach(loop::Loop& loop, std::function<void()> on_lost) {
   loop_ = &loop;
+  on_lost_ = std::move(on_lost);
+  return is_open() ? join_loop() : Result<void>();
+}
+
+Result<void> Connection::join_loop() {
   (void)sd_bus_set_exit_on_disconnect(bus_, 0);  // We say ourselves what a lost bus means.
-  if (const int r = sd_bus_attach_event(bus_, loop.raw(), static_cast<int>(loop::Priority::kBus)); r < 0) {
+  if (const int r = sd_bus_attach_event(bus_, loop_->raw(), static_cast<int>(loop::Priority::kBus)); r < 0) {
     return errno_error("attach the bus to the loop", -r);
   }
   auto slot = match(
       "type='signal',sender='org.freedesktop.DBus.Local',interface='org.freedesktop.DBus.Local',"
       "path='/org/freedesktop/DBus/Local',member='Disconnected'",
-      [on_lost = std::move(on_lost)](const Message&) { on_lost(); });
+      [this](const Message&) { on_lost_(); });
   if (!slot) return std::move(slot).error();
   disconnected_ = std::make_unique<Slot>(std::move(*slot));
   return {};
@@ -157,6 +183,8 @@ void Connection::request(Message call, OnReply on_reply_callback, Span timeout) 
 }
 
 void Connection::send(Message message) {
+  // Whoever called on a bus that has gone since is not there any more, and another may have its unique name.
+  if (message.call() != nullptr && sd_bus_message_get_bus(message.call()) != bus_) return;
   if (const int err = why_unsendable(message); err != 0) return on_unsent(message, err);
   const int r = sd_bus_send(bus_, message.raw(), nullptr);
   if (r < 0 && !is_lost(-r)) on_unsent(message, -r);  // A lost bus is told by Disconnected.
@@ -178,6 +206,7 @@ void Connection::on_unsent(const Message& message, int err) {
 }
 
 void Connection::send_error(const Message& call, const std::string& name, const std::string& text) {
+  if (sd_bus_message_get_bus(call.raw()) != bus_) return;  // As in send().
   sd_bus_message* m = nullptr;
   sd_bus_error error{name.c_str(), text.c_str(), 0};
   if (sd_bus_message_new_method_error(call.raw(), &m, &error) < 0) {

@@ -45,16 +45,23 @@ enum class BusKind { kSystem, kUser };
 /// Whether a call may make the bus start the service that it is for.
 enum class Activation { kAllowed, kNever };
 
-/// A connection to the system's or the user's bus.
+/// A connection to the system's or the user's bus. It may be lost, and opened again: what was under way then has failed
+/// with an error, what is sent meanwhile is dropped or answered with one, and matches and handlers are to be made anew.
 class Connection {
  public:
   /// `activation` holds for all calls made through it.
   static Result<std::unique_ptr<Connection>> open(BusKind kind, Activation activation = Activation::kAllowed);
+  /// One that is not open yet.
+  static std::unique_ptr<Connection> prepare(BusKind kind, Activation activation = Activation::kAllowed);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection();
 
-  /// Lets the loop drive the connection. `on_lost` is called when the bus goes away.
+  /// Connects, anew if need be. Not to be called from within a callback of this connection's.
+  Result<void> reopen();
+  bool is_open() const;
+
+  /// Lets the loop drive the connection, also after it was opened anew. `on_lost` is called when the bus goes away.
   Result<void> attach(loop::Loop& loop, std::function<void()> on_lost);
 
   std::string unique_name() const;
@@ -96,16 +103,19 @@ class Connection {
   void flush();
 
  private:
-  Connection(sd_bus* bus, Activation activation) : bus_(bus), activation_(activation) {}
+  Connection(sd_bus* bus, BusKind kind, Activation activation) : bus_(bus), kind_(kind), activation_(activation) {}
   struct Pending;
+  Result<void> join_loop();
   void on_unsent(const Message& message, int err);
   static int on_reply(sd_bus_message* m, void* data, sd_bus_error* error) noexcept;
   static int on_message(sd_bus_message* m, void* data, sd_bus_error* error) noexcept;
   static int on_call(sd_bus_message* m, void* data, sd_bus_error* error) noexcept;
 
   sd_bus* bus_;
+  BusKind kind_;
   Activation activation_;
   loop::Loop* loop_ = nullptr;
+  std::function<void()> on_lost_;
   std::unique_ptr<Slot> disconnected_;
   bool told_unsent_ = false;
 };

@@ -146,5 +146,45 @@ TEST_F(AConnection, CountsNoLessThanAMessageTakes) {
   EXPECT_LT(message.size(), 100'000U);
 }
 
+TEST_F(AConnection, ThatIsNotOpenYetAnswersWithAnError) {
+  const auto unopened = Connection::prepare(BusKind::kUser);
+  ASSERT_TRUE(unopened->attach(loop_, [] {}));
+  EXPECT_FALSE(unopened->is_open());
+
+  std::optional<Reply> answer;
+  unopened->request(unopened->new_call(server_->unique_name().c_str(), kPath, kInterface, "Do"),
+                    [&](Reply reply) { answer = std::move(reply); });
+  wait_for([&] { return answer.has_value(); });
+
+  EXPECT_NE(std::get_if<RemoteError>(&*answer), nullptr);
+  unopened->send(unopened->new_signal(kPath, kInterface, "Nobody"));  // And nothing happens.
+}
+
+TEST_F(AConnection, IsOpenedAnewAfterTheBusHasGone) {
+  std::optional<Message> unanswered;
+  served_ = server_->serve(kPath, [&](Message call) { unanswered = std::move(call); }).value();
+  bool lost = false;
+  client_ = Connection::prepare(BusKind::kUser);
+  ASSERT_TRUE(client_->attach(loop_, [&] { lost = true; }));
+  ASSERT_TRUE(client_->reopen());
+  std::optional<Reply> answer;
+  client_->request(client_->new_call(server_->unique_name().c_str(), kPath, kInterface, "Do"),
+                   [&](Reply reply) { answer = std::move(reply); });
+  wait_for([&] { return unanswered.has_value(); });
+
+  restart_bus();
+  wait_for([&] { return lost; });
+  EXPECT_TRUE(answer) << "what was under way fails before the loss is told";
+  EXPECT_FALSE(client_->is_open());
+
+  for (auto* connection : {&server_, &client_}) ASSERT_TRUE((*connection)->reopen());
+  EXPECT_TRUE(client_->is_open());
+  // Whoever asked on the old bus is not there; that name may be another's.
+  server_->send(Connection::new_reply(*unanswered));
+  serve([](Message& reply) { reply.append("hello again"); });
+  auto reply = call();
+  EXPECT_EQ(std::get<Message>(reply).read_string().value(), "hello again");
+}
+
 }  // namespace
 }  // namespace aw::bus

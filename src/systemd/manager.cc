@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <utility>
 
 #include "base/utf8.h"
 
@@ -106,6 +107,7 @@ void Manager::request_start(std::function<void(Result<std::string>)> done) {
       connection_.match(from + "JobRemoved'", [this](const Message& m) { on_job_removed(Message::share(m.raw())); });
   auto added = connection_.match(from + "JobNew'", [this](const Message& m) { on_job_new(Message::share(m.raw())); });
   if (!removed || !added) return done(!removed ? std::move(removed).error() : std::move(added).error());
+  matches_.clear();
   matches_.push_back(std::move(*removed));
   matches_.push_back(std::move(*added));
   connection_.request(connection_.new_call(kDestination, kPath, kManager, "Subscribe"),
@@ -127,6 +129,14 @@ void Manager::request_start(std::function<void(Result<std::string>)> done) {
                           done(*path == "/" ? std::string() : *path);
                         });
                       });
+}
+
+void Manager::on_lost() {
+  matches_.clear();
+  early_results_.clear();
+  for (auto& [job, done] : std::exchange(jobs_, {})) {
+    done(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"}, loop_.now());
+  }
 }
 
 // ---- starting ----

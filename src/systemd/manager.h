@@ -32,8 +32,11 @@ class Manager final : public supervise::Placer {
   Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job);
   ~Manager() override;
 
-  /// Subscribes, and asks where the manager's cgroup is ("" for the root, or the user manager's path).
+  /// Subscribes, and asks where the manager's cgroup is ("" for the root, or the user manager's path). To be called
+  /// again whenever the connection was opened anew.
   void request_start(std::function<void(Result<std::string>)> done);
+  /// The bus has gone: how the jobs ended that were waited for, nobody will ever tell.
+  void on_lost();
 
   void request_place(const supervise::ScopeOrder& scope, const supervise::SliceLimits& limits,
                      supervise::Done done) override;

@@ -22,7 +22,23 @@ namespace aw::testing {
 /// The user's bus (BusKind::kUser) of each test. Skips where there is no dbus-daemon.
 class OnAPrivateBus : public ::testing::Test {
  protected:
-  OnAPrivateBus() {
+  OnAPrivateBus() { start_bus(); }
+  ~OnAPrivateBus() override { stop_bus(); }
+
+  /// Another bus, at another address, as it is for whoever connects next; who was on the old one is cut off.
+  void restart_bus() {
+    stop_bus();
+    address_.clear();
+    start_bus();
+  }
+  void SetUp() override {
+    if (address_.empty()) GTEST_SKIP() << "no dbus-daemon here (package dbus)";
+  }
+
+  pid_t bus_pid() const { return bus_pid_; }
+
+ private:
+  void start_bus() {
     std::array<int, 2> ends{};
     AW_ASSERT(::pipe2(ends.data(), O_CLOEXEC) == 0);
     const UniqueFd read(ends[0]);
@@ -39,17 +55,11 @@ class OnAPrivateBus : public ::testing::Test {
     for (char c = 0; ::read(read.get(), &c, 1) == 1 && c != '\n';) address_ += c;
     ::setenv("DBUS_SESSION_BUS_ADDRESS", address_.c_str(), 1);
   }
-  ~OnAPrivateBus() override {
+  void stop_bus() const {
     ::kill(bus_pid_, SIGKILL);
     ::waitpid(bus_pid_, nullptr, 0);
   }
-  void SetUp() override {
-    if (address_.empty()) GTEST_SKIP() << "no dbus-daemon here (package dbus)";
-  }
 
-  pid_t bus_pid() const { return bus_pid_; }
-
- private:
   pid_t bus_pid_ = -1;
   std::string address_;
 };
