@@ -16,6 +16,9 @@ namespace {
 /// systemd acts a little after the time it was given; what ends from here on was ended by it.
 constexpr Span kBackstopEarliness = std::chrono::seconds{1};
 
+/// What is unaccounted for is left alone until the second sweep: it may be just coming or just going.
+constexpr Span kSweepInterval = std::chrono::minutes{1};
+
 /// Nothing: it is gone, or another has its pid. An error: it can't be known at present.
 Result<std::unique_ptr<ProcessHandle>> open_same(Processes& processes, const ProcessKey& key) {
   auto opened = processes.open(key.pid);
@@ -88,6 +91,37 @@ void Supervisor::adopt(Before before, const Now& now) {
     chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
                     now);
   }
+  sweep(now);
+}
+
+bool Supervisor::accounts_for(const std::string& slice) const {
+  const auto has = [&slice](const auto& entry) { return entry.second->slice == slice; };
+  const auto waits = [&slice](const auto& entry) { return entry.first == slice; };
+  return leaving_.contains(slice) || std::any_of(runs_.begin(), runs_.end(), has) ||
+         std::any_of(unadopted_.begin(), unadopted_.end(), waits);
+}
+
+/// systemd may not have heard that a slice was to go, or somebody has made one by hand.
+void Supervisor::sweep(const Now& now) {
+  (void)wheel_.arm(now.monotonic + kSweepInterval, {0, static_cast<std::uint32_t>(Purpose::kSweep), 0});
+  update_alarm();
+  const auto slices = ports_.cgroups.list_slices();
+  if (!slices) return;
+  std::set<std::string> unaccounted;
+  for (const std::string& slice : *slices) {
+    if (!accounts_for(slice)) unaccounted.insert(slice);
+  }
+  for (const std::string& slice : std::exchange(unaccounted_, unaccounted)) {
+    if (unaccounted.contains(slice)) adopt_slice(slice, std::nullopt, before_, now);
+  }
+}
+
+void Supervisor::on_manager_back() {
+  finished_.clear();
+  for (const auto& [key, run] : runs_) {
+    if (!run->cgroup || run->over() || run->releasing) continue;
+    ports_.placer.request_limits(run->slice, slice_limits(*run), [](const Result<void>&, const Now&) {});
+  }
 }
 
 void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before,
@@ -148,7 +182,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   if (!lives) return close(run, *note, now);
 
   run.phase = Phase::kRunning;
-  chronicle_.adopted(run, stranger, now);
+  if (stranger || !before.in_passing) chronicle_.adopted(run, stranger, now);
   if (stranger) remember(run);
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
   (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);

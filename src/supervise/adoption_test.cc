@@ -400,5 +400,66 @@ TEST(ANote, IsRefusedWhereItIsNone) {
   EXPECT_TRUE(parse_note(whole + "of_a_later_version=7\n"));
 }
 
+// ---- slices that nobody accounts for ----
+
+TEST_F(ARestart, TakesASliceAwayThatSystemdDidNotHearOf) {
+  restart();
+  world.placer.hold();
+  world.exit(child);
+  world.exit(leader);
+  world.advance(10s);
+  ASSERT_EQ(find(), nullptr);
+  world.placer.lose();
+  world.placer.release();
+  ASSERT_TRUE(world.has_slice("job"));
+
+  world.advance(3min);
+
+  EXPECT_FALSE(world.has_slice("job"));
+  EXPECT_THAT(world.records("job", EventKind::kEnded), SizeIs(1));
+}
+
+TEST_F(ARestart, TellsSystemdTheLimitsAgainWhenItIsBack) {
+  world.slice("job").limits = {};
+
+  supervisor.on_manager_back();
+  world.deliver();
+
+  EXPECT_EQ(world.slice("job").limits.tripwire, Bytes(2 * kGiB.count()));
+}
+
+TEST_F(ARestart, InPassingPutsOnlyStrangersOnRecord) {
+  world.restart_daemon();
+  supervisor.adopt({.rows = {}, .in_passing = true}, world.now());
+  world.deliver();
+
+  ASSERT_NE(find(), nullptr);
+  EXPECT_THAT(adopted(), IsEmpty());
+}
+
+TEST_F(ARestart, IsBusyWhileSomethingIsBeingEnded) {
+  restart();
+  set_on_term(OnTerm::kIgnores);
+  EXPECT_FALSE(supervisor.busy());
+
+  end();
+  EXPECT_TRUE(supervisor.busy());
+
+  world.advance(11s);
+  EXPECT_EQ(find(), nullptr);
+  EXPECT_FALSE(supervisor.busy());
+}
+
+TEST_F(ARestart, HearsThePulseThroughTheWheel) {
+  std::vector<Instant> beats;
+  const Instant due = world.now().monotonic + 15s;
+  supervisor.request_pulse(due, [&](const Now& now) { beats.push_back(now.monotonic); });
+
+  world.advance(14s);
+  EXPECT_THAT(beats, IsEmpty());
+  world.advance(2s);
+  EXPECT_THAT(beats, ElementsAre(due));
+}
+
 }  // namespace
 }  // namespace aw::supervise

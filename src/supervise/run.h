@@ -34,8 +34,10 @@ enum class Purpose : std::uint32_t {
   kKernelKill,    ///< the kernel has killed a scope a moment ago: is anything left?
   kUnreaped,      ///< after the end: are zombies left?
   kAdoptAgain,    ///< of no run: what could not be watched at the start is tried again
+  kSweep,         ///< of no run: are there slices that nobody accounts for?
+  kPulse,         ///< of no run: somebody wants to know whether the wheel turns
 };
-inline constexpr std::size_t kPurposes = 14;
+inline constexpr std::size_t kPurposes = 16;
 
 /// What a run has told of its memory so far.
 struct MemoryWatchState {

@@ -77,6 +77,10 @@ void Supervisor::on_timer(const Now& now) {
       report_unreaped(tag.owner, now);
     } else if (purpose == Purpose::kAdoptAgain) {
       adopt_again(now);
+    } else if (purpose == Purpose::kSweep) {
+      sweep(now);
+    } else if (purpose == Purpose::kPulse) {
+      std::exchange(beat_, {})(now);
     } else if (const auto it = runs_.find(tag.owner); it != runs_.end()) {
       on_due(*it->second, purpose, now);
     }
@@ -121,9 +125,17 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
       return;
     case Purpose::kUnreaped:
     case Purpose::kAdoptAgain:
+    case Purpose::kSweep:
+    case Purpose::kPulse:
       return;  // Of no run that lives; on_timer() has them.
   }
   unreachable(purpose);
+}
+
+void Supervisor::request_pulse(Instant due, std::function<void(const Now&)> beat) {
+  beat_ = std::move(beat);
+  (void)wheel_.arm(due, {0, static_cast<std::uint32_t>(Purpose::kPulse), 0});
+  update_alarm();
 }
 
 // ---- the life of a run ----
@@ -540,6 +552,18 @@ std::uint32_t Supervisor::ending() const {
   return static_cast<std::uint32_t>(std::count_if(runs_.begin(), runs_.end(), [](const auto& entry) {
     return entry.second->state() == State::kEnding || entry.second->state() == State::kUnkillable;
   }));
+}
+
+bool Supervisor::busy() const {
+  if (!leaving_.empty()) return true;
+  return std::any_of(runs_.begin(), runs_.end(), [](const auto& entry) {
+    const Run& run = *entry.second;
+    if (run.state() != State::kRunning) return run.state() != State::kUnkillable;
+    const auto& orphans = run.orphans.reported;
+    return run.emptied || run.settling || !run.orphans.suspects.empty() ||
+           (run.leader_end.ended && run.limits.orphan_policy == OrphanPolicy::kKill) ||
+           std::any_of(orphans.begin(), orphans.end(), [](const auto& orphan) { return orphan.second != kNever; });
+  });
 }
 
 SliceLimits Supervisor::slice_limits(const Run& run) const {

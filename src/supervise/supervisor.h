@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -93,11 +94,19 @@ class Supervisor {
   /// Events were lost: look at everything.
   void on_events_lost(const Now& now);
 
+  /// systemd can be talked to again after a time in which it could not: what it was told meanwhile is told again.
+  void on_manager_back();
+  /// Calls back through the timer wheel at `due`: whoever hears it knows that the wheel turns. One at a time.
+  void request_pulse(Instant due, std::function<void(const Now&)> beat);
+
   /// What the daemons before this one have left on record.
   struct Before {
-    std::vector<RunRow> rows;                                           ///< the runs that were live
-    std::function<bool(const std::string& event_id)> is_recorded = {};  ///< asked during adopt() only
-    Limits defaults = {};                                               ///< for what nobody has registered
+    std::vector<RunRow> rows;  ///< the runs that were live
+    /// Asked during adopt(), and for a slice that nobody accounts for later.
+    std::function<bool(const std::string& event_id)> is_recorded = {};
+    Limits defaults = {};  ///< for what nobody has registered
+    /// Of a daemon that is gone again in a moment (--once) only strangers are put on record as adopted.
+    bool in_passing = false;
   };
   /// To be called once, before any request: watches again what runs, finishes what was begun, and puts on record what
   /// ended meanwhile.
@@ -110,6 +119,8 @@ class Supervisor {
   Usage read_usage(const Run& run) const;
   std::uint32_t monitored() const;
   std::uint32_t ending() const;
+  /// Something is being ended, or taken away after its end; what is unkillable excepted.
+  bool busy() const;
 
   Chronicle& chronicle() { return chronicle_; }
 
@@ -141,6 +152,8 @@ class Supervisor {
   // adoption.cc
   void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
   void adopt_again(const Now& now);
+  void sweep(const Now& now);
+  bool accounts_for(const std::string& slice) const;
   void adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before, const Now& now);
   std::optional<RunNote> note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
                                           const Limits& defaults, const Now& now);
@@ -230,6 +243,8 @@ class Supervisor {
   /// Slices that could not be watched at the start, for want of descriptors, and what is needed to try again.
   std::vector<std::pair<std::string, std::optional<RunRow>>> unadopted_;
   Before before_;
+  std::set<std::string> unaccounted_;  ///< slices of no run of ours, at the last sweep
+  std::function<void(const Now&)> beat_;
   std::vector<std::unique_ptr<Run>>
       finished_;  ///< freed at the next call from outside, when no function of theirs is on the stack
 };

@@ -312,6 +312,12 @@ void FakePlacer::fail(const std::string& why) {
   }
 }
 
+void FakePlacer::lose() {
+  for (auto asked = std::exchange(waiting_, {}); const auto& [kind, deed, done] : asked) {
+    done(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"}, world_.now());
+  }
+}
+
 Result<void> FakePlacer::start_scope(const ScopeOrder& order, ProcessKey process) {
   Process* found = world_.find_process(process.pid);
   if (found == nullptr || key_of(found->stat) != process) return gone("the process", std::errc::no_such_process);

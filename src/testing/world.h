@@ -135,6 +135,7 @@ class FakePlacer final : public supervise::Placer {
   }                                   ///< … until here
   void answer();                      ///< does and answers what was asked so far
   void fail(const std::string& why);  ///< answers with an error, and does nothing; but what is to be stopped is stopped
+  void lose();                        ///< the bus has gone: nothing of it is done, and whoever asked is told so
   std::size_t waiting() const { return waiting_.size(); }
 
   /// Every scope that was ordered, oldest first; `process` is not to be followed.
