@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include <csignal>
 #include <thread>
@@ -32,5 +33,8 @@ std::thread start_thread(Work&& work) {
   const SignalsBlocked blocked;
   return std::thread(std::forward<Work>(work));
 }
+
+/// Whether a thread of ours is in an uninterruptible sleep at present (D), as one that waits for a disk is.
+bool sleeps_uninterruptibly(pid_t thread);
 
 }  // namespace aw

@@ -2,6 +2,7 @@
 #include "ledger/ledger.h"
 
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <iterator>
@@ -201,16 +202,28 @@ void Ledger::say(std::string notice) {
 
 // ---- On the thread ----
 
+bool Ledger::take_beat() {
+  const std::lock_guard lock(mutex_);
+  const bool beat = !std::exchange(beat_wanted_, true) || !tried_ || sleeps_uninterruptibly(thread_id_);
+  wake_.notify_one();
+  return beat;
+}
+
 void Ledger::run() {
+  {
+    const std::lock_guard lock(mutex_);
+    thread_id_ = ::gettid();
+  }
   for (;;) {
     const Attempt outcome = attempt();
     std::unique_lock lock(mutex_);
+    beat_wanted_ = false;
     switch (outcome) {
       case Attempt::kMore:
         if (stop_ && waiting_now() == 0) return;  // The rest of a prune can wait for the next start.
         break;
       case Attempt::kDone:
-        wake_.wait(lock, [this] { return stop_ || !queue_.empty() || prune_; });
+        wake_.wait(lock, [this] { return stop_ || !queue_.empty() || prune_ || beat_wanted_; });
         if (stop_ && queue_.empty()) return;
         break;
       case Attempt::kFailed:

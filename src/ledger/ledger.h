@@ -72,6 +72,11 @@ class Ledger {
   /// be written again then, by change_run().
   unsigned renewals() const;
 
+  /// Whether the thread has come round since the last call, or is kept from it by the disk itself (uninterruptible
+  /// sleep: starting anew would have to wait for the same disk); and asks it to come round again. True until the first
+  /// attempt to open the file is over, which may have a large file to look through.
+  bool take_beat();
+
   /// True once the first attempt to open the file is over, well or badly. For the start, which reads the ledger next.
   bool wait_until_opened(Span at_most);
 
@@ -129,6 +134,8 @@ class Ledger {
   unsigned renewals_ = 0;
   std::vector<std::string> notices_;
   std::optional<PruneOrder> prune_;
+  bool beat_wanted_ = false;
+  pid_t thread_id_ = 0;
   bool stop_ = false;
 
   // The thread's own.

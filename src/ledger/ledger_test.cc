@@ -1037,5 +1037,14 @@ TEST_F(ALedger, IsReadableAfterAPowerCut) {
   }
 }
 
+TEST_F(ALedger, ComesRoundWhenItIsAsked) {
+  const auto ledger = open();
+  ASSERT_TRUE(ledger->wait_until_opened(60s));
+  EXPECT_TRUE(ledger->take_beat());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(comes_true(*ledger, [&] { return ledger->take_beat(); }));
+  }
+}
+
 }  // namespace
 }  // namespace aw::ledger
