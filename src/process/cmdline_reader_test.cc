@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
@@ -30,6 +31,11 @@ class Lines {
   void write(pid_t pid, std::string_view text) {
     ASSERT_EQ(::write(writers_.at(pid).get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
     writers_.erase(pid);
+  }
+  /// The same, but there is more to come; returns when the reader has it, and waits for that.
+  void begin_to_write(pid_t pid, std::string_view text) {
+    ASSERT_EQ(::write(writers_.at(pid).get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
+    for (int unread = 1; unread > 0;) ASSERT_EQ(::ioctl(writers_.at(pid).get(), FIONREAD, &unread), 0);
   }
   void let_all_go() { writers_.clear(); }
 
@@ -126,9 +132,10 @@ TEST_F(ACmdlineReader, GoesWhileOneIsStuck) {
   auto reader = std::make_unique<CmdlineReader>([this](pid_t pid) { return lines_.open(pid); });
   const auto cmdlines = reader->request({&stuck, 1}, 100, kMoment);
 
+  lines_.begin_to_write(stuck, "af");
   reader.reset();
 
-  lines_.write(stuck, "after");
+  lines_.write(stuck, "ter");
   EXPECT_EQ(wait_for(*cmdlines, stuck), "after");
 }
 

@@ -120,11 +120,17 @@ ProcFs::ProcFs(loop::Loop& loop, Patience patience, CmdlineReader::Open open_cmd
   protect(::getpid(), "the watchdog itself");
 }
 
-void ProcFs::protect(pid_t pid, std::string what) { protected_.emplace_back(pid, std::move(what)); }
+void ProcFs::protect(pid_t pid, std::string what) {
+  const auto stat = find_stat(pid);
+  protected_.push_back({pid, stat ? stat->start_time : 0, std::move(what)});
+}
 
 std::optional<std::string> ProcFs::why_protected(pid_t pid) const {
-  for (const auto& [number, what] : protected_) {
-    if (number == pid) return what;
+  for (const auto& [number, start_time, what] : protected_) {
+    if (number != pid) continue;
+    // A bus may have gone, and another process have got its pid.
+    const auto stat = start_time == 0 ? std::nullopt : find_stat(pid);
+    if (!stat || stat->start_time == start_time) return what;
   }
   return std::nullopt;
 }

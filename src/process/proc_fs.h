@@ -52,7 +52,12 @@ class ProcFs final : public supervise::Processes {
   Bytes page_size_;
   Span tick_;  ///< of the CPU times in /proc/PID/stat
   std::unique_ptr<CmdlineReader> cmdlines_;
-  std::vector<std::pair<pid_t, std::string>> protected_;
+  struct Protected {
+    pid_t pid;
+    std::uint64_t start_time;  ///< 0: not known
+    std::string what;
+  };
+  std::vector<Protected> protected_;
 };
 
 }  // namespace aw::process
