@@ -417,4 +417,22 @@ Result<void> check_host(const std::string& mount) {
   return {};
 }
 
+Result<void> check_writable(const std::string& mount, const std::string& own) {
+  const auto cannot = [](Error why) {
+    return std::move(why).within(
+        "cgroups cannot be written here, so nothing could be ended; in a container or a sandbox they have to be "
+        "mounted rw, and ProtectControlGroups= be off");
+  };
+  const auto dir = open_dir_at(AT_FDCWD, (mount + own).c_str());
+  if (!dir) return cannot(dir.error());
+  // The root has no such file; nobody starts us there but by hand.
+  auto written = write_at(dir->get(), kCgroupFreeze, "0");
+  if (!written && own != "/") return cannot(written.error());
+  constexpr char kTrial[] = "user.analysis_watchdog.trial";
+  if (::fsetxattr(dir->get(), kTrial, "1", 1, 0) < 0 || ::fremovexattr(dir->get(), kTrial) < 0) {
+    return cannot(errno_error("extended attributes of users (Linux 5.7)"));
+  }
+  return {};
+}
+
 }  // namespace aw::cgroup

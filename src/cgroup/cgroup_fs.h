@@ -72,6 +72,10 @@ class CgroupFs final : public supervise::Cgroups {
 /// cgroup.kill. The error says what is missing and which line enables it.
 Result<void> check_host(const std::string& mount);
 
+/// Whether cgroups can be written: by writing to our own, `own` as /proc/PID/cgroup shows it, what changes nothing. A
+/// watchdog that finds out only when something is to be ended ends nothing.
+Result<void> check_writable(const std::string& mount, const std::string& own);
+
 inline constexpr char kMount[] = "/sys/fs/cgroup";
 
 }  // namespace aw::cgroup

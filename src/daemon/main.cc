@@ -29,6 +29,8 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", std::string("analysis-watchdogd ") + kVersion);
   bool foreground = true;
   app.add_flag("--daemon", foreground, "Watch, in the foreground, as a service of systemd's (the default)");
+  app.add_flag("--once", options.once,
+               "One pass over what runs: end what is overdue, look for orphans, say what was done, and exit");
   app.add_flag("--user", options.user, "Serve the calling user, on the user's bus");
   app.add_option("--config", options.config, "Read FILE instead of /etc/analysis-watchdog/analysis-watchdog.conf")
       ->type_name("FILE");

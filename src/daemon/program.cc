@@ -4,21 +4,25 @@
 #include <spdlog/spdlog.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 
 #include "config/settings.h"
+#include "daemon/instance_lock.h"
 #include "daemon/wiring.h"
+#include "process/parse.h"
 
 namespace aw::daemon {
 namespace {
 
 int refuse(const std::vector<config::Problem>& problems) {
   for (const config::Problem& problem : problems) spdlog::critical("{}", config::to_string(problem));
-  return EXIT_FAILURE;
+  return kCannotServe;
 }
 
-int refuse(const Error& error) {
+int refuse(const Error& error, int status = EXIT_FAILURE) {
   spdlog::critical("{}", error.message);
-  return EXIT_FAILURE;
+  return status;
 }
 
 /// What the service's failure path calls: nobody watches now, so no tripwire may hold a tree in a stall.
@@ -29,6 +33,16 @@ int lift_tripwires(const OpenCgroups& open_cgroups) {
   if (!cgroups) return refuse(cgroups.error());
   spdlog::info("lifted the tripwires of {} slices; the ceilings stay", (*cgroups)->lift_tripwires());
   return EXIT_SUCCESS;
+}
+
+/// Whether a watchdog can do its work here at all. What a host can't give now it can't give in a second either.
+Result<void> check_host() {
+  if (auto host = cgroup::check_host(cgroup::kMount); !host) return host;
+  std::ifstream file("/proc/self/cgroup");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const auto own = process::parse_proc_cgroup(text);
+  if (!own) return own.error();
+  return cgroup::check_writable(cgroup::kMount, std::string(*own));
 }
 
 }  // namespace
@@ -52,10 +66,19 @@ int run(const Options& options, const OpenCgroups& open_cgroups) {
   if (const auto* problems = std::get_if<std::vector<config::Problem>>(&settings)) return refuse(*problems);
   if (options.check_config) return EXIT_SUCCESS;
 
+  if (auto host = check_host(); !host) return refuse(host.error(), kCannotServe);
+  const auto bus = options.user ? bus::BusKind::kUser : bus::BusKind::kSystem;
+  auto lock = InstanceLock::take(lock_file(bus));
+  if (!lock && options.once && lock.error().code == std::errc::device_or_resource_busy) {
+    spdlog::info("nothing to do: {}", lock.error().message);
+    return EXIT_SUCCESS;
+  }
+  if (!lock) return refuse(lock.error());
+
   auto loop = loop::Loop::create();
   if (!loop) return refuse(loop.error());
-  Daemon daemon(std::move(*loop), std::get<config::Settings>(std::move(settings)), search,
-                options.user ? bus::BusKind::kUser : bus::BusKind::kSystem);
+  Daemon daemon(std::move(*loop), std::get<config::Settings>(std::move(settings)), search, bus, std::move(*lock),
+                options.once ? Stay::kOnePass : Stay::kForGood);
   if (auto started = daemon.start(); !started) return refuse(started.error());
   return daemon.run();
 }

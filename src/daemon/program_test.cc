@@ -48,7 +48,7 @@ TEST_F(AHostWithABrokenConfiguration, HasItsTripwiresLiftedAllTheSame) {
 }
 
 TEST_F(AHostWithABrokenConfiguration, IsToldSoWhereTheConfigurationIsNeeded) {
-  EXPECT_EQ(run({.check_config = true, .config = config_.string()}, fixture()), EXIT_FAILURE);
+  EXPECT_EQ(run({.check_config = true, .config = config_.string()}, fixture()), kCannotServe);
 
   EXPECT_EQ(read(high("analysis-a.slice")), "2147483648\n");
 }

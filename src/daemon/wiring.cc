@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 
 #include "analysis_watchdog/names.h"
 #include "base/version.h"
+#include "journal/sentences.h"
 #include "ledger/ledger_reader.h"
 #include "ledger/shipped.h"
 
@@ -43,6 +45,41 @@ std::filesystem::path made_ready(const std::filesystem::path& ledger, bus::BusKi
 
 /// A disk that is slower than this at the start is not waited for.
 constexpr Span kLedgerPatience = std::chrono::seconds{10};
+/// Nor is a bus, or a PID 1 that reloads, for longer than this before the runs are watched.
+constexpr Span kBusPatience = std::chrono::seconds{3};
+constexpr Span kReconnectPause = std::chrono::seconds{1};
+/// One pass ends with what cannot be ended left alone.
+constexpr Span kLongestPass = std::chrono::minutes{10};
+constexpr Span kPassPause = std::chrono::milliseconds{200};
+
+constexpr char kWatching[] = "READY=1\nSTATUS=Watching analyses";
+constexpr char kWatchingWithoutBus[] =
+    "READY=1\nSTATUS=Watching analyses; the bus is away, so nothing new is registered";
+
+/// Page faults on the kill path would wait for the disk just when memory is short. Only where locked memory is not
+/// bounded: otherwise a later mmap(2) would fail.
+void stay_in_memory() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_max != RLIM_INFINITY) return;
+  limit.rlim_cur = RLIM_INFINITY;
+  if (::setrlimit(RLIMIT_MEMLOCK, &limit) < 0) return;
+  if (::mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0) {
+    spdlog::warn("{}; where memory is short, page faults delay what is done about it", errno_error("mlockall").message);
+  }
+}
+
+/// Where PID 1's cgroups begin, without asking it: it lives in init.scope there itself.
+std::string systems_cgroup(const process::ProcFs& processes) {
+  constexpr std::string_view kInit = "/init.scope";
+  std::string path = processes.find_cgroup(1).value_or("");
+  if (path.ends_with(kInit)) path.resize(path.size() - kInit.size());
+  return path == "/" ? "" : path;
+}
+
+Span asked_by_watchdog() {
+  std::uint64_t usec = 0;
+  return sd_watchdog_enabled(0, &usec) > 0 ? from_usec(usec) : Span(0);
+}
 
 }  // namespace
 
@@ -56,11 +93,14 @@ void protect_bus(bus::Connection& connection, process::ProcFs& processes) {
   });
 }
 
-Daemon::Daemon(loop::Loop loop, config::Settings settings, config::SearchPath search, bus::BusKind bus)
-    : loop_(std::move(loop)),
+Daemon::Daemon(loop::Loop loop, config::Settings settings, config::SearchPath search, bus::BusKind bus,
+               InstanceLock lock, Stay stay)
+    : lock_(std::move(lock)),
+      loop_(std::move(loop)),
       settings_(std::move(settings)),
       search_(std::move(search)),
       bus_kind_(bus),
+      stay_(stay),
       ledger_({.path = made_ready(settings_.ledger.path, bus),
                .most_pages = ledger::most_pages_of(settings_.ledger.max_size)}),
       processes_(loop_) {}
@@ -79,15 +119,13 @@ api::Administrators Daemon::administrators() const {
 
 Result<void> Daemon::start() {
   raise_descriptor_limit();
-  if (auto host = cgroup::check_host(cgroup::kMount); !host) return host;
-  auto connection = bus::Connection::open(bus_kind_);
-  if (!connection) return std::move(connection).error();
-  connection_ = std::move(*connection);
+  stay_in_memory();
+  connection_ = bus::Connection::prepare(bus_kind_);
   auto attached = connection_->attach(loop_, [this] {
-    fail(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"});
+    manager_->on_lost();
+    on_bus_away(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"});
   });
   if (!attached) return attached;
-  protect_bus(*connection_, processes_);
 
   for (const int signal : {SIGTERM, SIGINT}) {
     auto source = loop_.watch_signal(signal, "stop", [this](const Now& now, loop::SignalOrigin) { stop(now); });
@@ -106,15 +144,70 @@ Result<void> Daemon::start() {
   if (!drained) return std::move(drained).error();
   drained_ = std::move(*drained);
 
+  for (auto [timer, description, on_due] : {std::tuple{&reconnect_, "connect to the bus", &Daemon::connect},
+                                            {&bus_late_, "the bus is late", &Daemon::on_bus_late},
+                                            {&passed_, "one pass", &Daemon::look_whether_passed}}) {
+    auto made =
+        loop_.add_timer(loop::Priority::kBus, description, [this, on_due](const Now& now) { (this->*on_due)(now); });
+    if (!made) return std::move(made).error();
+    *timer = std::move(*made);
+  }
+
   if (auto opened = open_ledger(); !opened) return opened;
 
   manager_ = std::make_unique<systemd::Manager>(
       *connection_, loop_, [this](const std::string& unit, supervise::ManagerJob job, const Now& now) {
         if (supervisor_) supervisor_->on_manager_job(unit, job, now);
       });
-  manager_->request_start([this](Result<std::string> cgroup) { on_manager_ready(std::move(cgroup)); });
-  (void)loop_.enable_watchdog();
+  watchdog_ = asked_by_watchdog();
+  if (bus_kind_ == bus::BusKind::kSystem) loop::Loop::set_timer(bus_late_, loop_.now().monotonic + kBusPatience);
+  connect(loop_.now());
   return {};
+}
+
+// ---- the bus ----
+
+void Daemon::connect(const Now&) {
+  if (auto opened = connection_->reopen(); !opened) return on_bus_away(opened.error());
+  protect_bus(*connection_, processes_);
+  manager_->request_start([this](Result<std::string> cgroup) { on_manager_ready(std::move(cgroup)); });
+}
+
+/// What is enforced needs the kernel only; so the bus may come and go.
+void Daemon::on_bus_away(const Error& why) {
+  // A user's manager alone knows where its cgroups are.
+  if (bus_kind_ == bus::BusKind::kUser && !supervisor_) return fail(why);
+  const Now now = loop_.now();
+  loop::Loop::set_timer(reconnect_, now.monotonic + kReconnectPause);
+  if (std::exchange(bus_away_, true)) return;
+  spdlog::error("{}; limits are enforced, nothing new is registered; trying again every second", why.message);
+  if (watching_) (void)sd_notify(0, kWatchingWithoutBus);
+}
+
+void Daemon::on_bus_late(const Now&) {
+  if (watching_) return;
+  if (!bus_away_) spdlog::warn("systemd does not answer yet; the analyses that run are watched meanwhile");
+  if (auto built = build(systems_cgroup(processes_)); !built) return fail(built.error());
+  begin();
+}
+
+void Daemon::on_manager_ready(Result<std::string> cgroup) {
+  if (!connection_->is_open()) return;  // Which is being told.
+  if (!cgroup) return on_bus_away(cgroup.error());
+  const bool again = supervisor_ != nullptr;
+  if (auto built = build(*cgroup); !built) return fail(built.error());
+  if (again) supervisor_->on_manager_back();
+  if (stay_ == Stay::kOnePass) return begin();
+  if (auto served = service_->start(); !served) return on_bus_away(served.error());
+  connection_->request_name(names::kBusName, [this](Result<void> taken) { on_name(std::move(taken)); });
+}
+
+void Daemon::on_name(Result<void> taken) {
+  if (!connection_->is_open()) return;
+  if (!taken) return fail(taken.error());
+  if (std::exchange(bus_away_, false)) spdlog::info("the bus is back");
+  begin();
+  (void)sd_notify(0, kWatching);
 }
 
 Result<void> Daemon::open_ledger() {
@@ -212,13 +305,10 @@ std::optional<std::string> Daemon::find_problem() const {
   return ledger_.problem();
 }
 
-void Daemon::on_manager_ready(Result<std::string> cgroup) {
-  if (!cgroup) return fail(cgroup.error());
-  if (auto built = build(*cgroup); !built) return fail(built.error());
-  connection_->request_name(names::kBusName, [this](Result<void> taken) { on_name(std::move(taken)); });
-}
+// ---- watching ----
 
 Result<void> Daemon::build(const std::string& cgroup) {
+  if (supervisor_) return {};
   auto cgroups = cgroup::CgroupFs::open(
       loop_, cgroup::kMount, cgroup + "/" + manager_->parent_slice(),
       {[this](supervise::RunKey key, const Now& now) { supervisor_->on_cgroup_changed(key, now); },
@@ -242,20 +332,51 @@ Result<void> Daemon::build(const std::string& cgroup) {
                           },
                           bus_kind_ == bus::BusKind::kSystem, kVersion},
       administrators());
-  return service_->start();
+  return {};
 }
 
-void Daemon::on_name(Result<void> taken) {
-  if (!taken) return fail(taken.error());
-  ready_ = true;
-  supervisor_->chronicle().daemon(EventKind::kDaemonStarted, kVersion, loop_.now());
+void Daemon::begin() {
+  if (std::exchange(watching_, true)) return;
+  const Now now = loop_.now();
+  if (stay_ == Stay::kForGood) supervisor_->chronicle().daemon(EventKind::kDaemonStarted, kVersion, now);
   adopt();
-  (void)sd_notify(0, "READY=1\nSTATUS=Watching analyses");
+  if (stay_ == Stay::kOnePass) {
+    pass_ends_ = now.monotonic + kLongestPass;
+    // An orphan is one that was seen twice.
+    const Span look =
+        supervisor_->runs().empty() ? Span(0) : settings_.orphans.interval + settings_.orphans.confirmation;
+    return loop::Loop::set_timer(passed_, now.monotonic + look + kPassPause);
+  }
+  beat(now);
+  (void)sd_notify(0, bus_away_ ? kWatchingWithoutBus : kWatching);
+}
+
+/// systemd's watchdog is fed from the timer wheel, and only while the ledger's thread turns as well: a daemon that is
+/// stuck anywhere is killed by it, started anew, and goes on from the record.
+void Daemon::beat(const Now& now) {
+  if (watchdog_ == Span(0)) return;
+  const bool turns = ledger_.take_beat();
+  if (turns) (void)sd_notify(0, "WATCHDOG=1");
+  if (turns != std::exchange(feeding_, turns)) {
+    if (turns) spdlog::info("the ledger's thread has come round again");
+    if (!turns) spdlog::error("the ledger's thread does not come round: systemd's watchdog is not fed");
+  }
+  supervisor_->request_pulse(now.monotonic + watchdog_ / 4, [this](const Now& when) { beat(when); });
+}
+
+void Daemon::look_whether_passed(const Now& now) {
+  if (supervisor_->busy() && now.monotonic < pass_ends_) {
+    return loop::Loop::set_timer(passed_, now.monotonic + kPassPause);
+  }
+  spdlog::info("one pass: {} analyses ended, {} live on; nobody watches them now", passed_ends_,
+               supervisor_->runs().size());
+  stop(now);
 }
 
 void Daemon::adopt() {
   supervise::Supervisor::Before before;
   before.defaults = settings_.defaults;
+  before.in_passing = stay_ == Stay::kOnePass;
   if (ledger_readable_) {
     const auto reader = std::make_shared<ledger::LedgerReader>(settings_.ledger.path);
     if (auto rows = reader->read_runs()) {
@@ -275,7 +396,9 @@ void Daemon::record(const supervise::EventRecord& event) {
   history_.add(event);
   ledger_.write(event);
   journal_.write(event);
-  if (service_) service_->on_event(event);
+  if (stay_ == Stay::kForGood) return service_->on_event(event);
+  spdlog::info("{}", journal::message(event));
+  if (event.kind == EventKind::kEnded) ++passed_ends_;
 }
 
 void Daemon::reload() {
@@ -290,12 +413,14 @@ void Daemon::reload() {
     if (service_) service_->on_properties_changed();
     spdlog::info("the configuration was reloaded");
   }
-  (void)sd_notify(0, "READY=1\nSTATUS=Watching analyses");
+  (void)sd_notify(0, bus_away_ ? kWatchingWithoutBus : kWatching);
 }
 
 void Daemon::stop(const Now& now) {
   (void)sd_notify(0, "STOPPING=1");
-  if (supervisor_ && ready_) supervisor_->chronicle().daemon(EventKind::kDaemonStopped, kVersion, now);
+  if (watching_ && stay_ == Stay::kForGood) {
+    supervisor_->chronicle().daemon(EventKind::kDaemonStopped, kVersion, now);
+  }
   // A tree must not be held at its tripwire by nobody: the ceiling decides while we are away.
   if (cgroups_) (void)cgroups_->lift_tripwires();
   loop_.exit(EXIT_SUCCESS);

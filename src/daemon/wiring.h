@@ -11,6 +11,7 @@
 #include "cgroup/cgroup_fs.h"
 #include "config/settings.h"
 #include "daemon/identity.h"
+#include "daemon/instance_lock.h"
 #include "journal/journal_writer.h"
 #include "ledger/ledger.h"
 #include "loop/loop.h"
@@ -25,13 +26,21 @@ namespace aw::daemon {
 /// bus's own when it answers, which is before it gives us our name.
 void protect_bus(bus::Connection& connection, process::ProcFs& processes);
 
+/// How long it stays.
+enum class Stay {
+  kForGood,  ///< serves the bus and watches until it is stopped
+  kOnePass,  ///< --once: does what is due, says what it did, and goes
+};
+
 /// The one place that constructs everything and knows concrete types.
 class Daemon final : private supervise::Recorder {
  public:
-  Daemon(loop::Loop loop, config::Settings settings, config::SearchPath search, bus::BusKind bus);
+  Daemon(loop::Loop loop, config::Settings settings, config::SearchPath search, bus::BusKind bus, InstanceLock lock,
+         Stay stay);
   ~Daemon() override;
 
-  /// Connects and begins; READY is notified when the bus name is ours.
+  /// Connects and begins. READY is notified when the bus name is ours; or, where the system's bus or PID 1 does not
+  /// answer, when the runs are watched all the same.
   Result<void> start();
   /// The exit status.
   int run();
@@ -44,6 +53,12 @@ class Daemon final : private supervise::Recorder {
   void when_kept(std::function<void(const Now&)> kept) override;
   std::optional<std::string> find_problem() const override;
 
+  void connect(const Now& now);
+  void on_bus_away(const Error& why);
+  void on_bus_late(const Now& now);
+  void begin();
+  void beat(const Now& now);
+  void look_whether_passed(const Now& now);
   void adopt();
   void tell_kept(const Now& now);
   Result<void> open_ledger();
@@ -61,10 +76,12 @@ class Daemon final : private supervise::Recorder {
   api::Administrators administrators() const;
 
   // In the order of construction; what is below may use what is above.
+  InstanceLock lock_;
   loop::Loop loop_;
   config::Settings settings_;
   config::SearchPath search_;
   bus::BusKind bus_kind_;
+  Stay stay_;
   HostIdentity identity_;
   supervise::EventHistory history_;
   journal::JournalWriter journal_;
@@ -73,6 +90,11 @@ class Daemon final : private supervise::Recorder {
   std::unique_ptr<bus::Connection> connection_;
   std::unique_ptr<systemd::Manager> manager_;
   std::unique_ptr<cgroup::CgroupFs> cgroups_;
+  loop::Source reconnect_;
+  loop::Source bus_late_;
+  loop::Source passed_;
+  Instant pass_ends_ = kNever;
+  unsigned passed_ends_ = 0;  ///< of runs, in this pass
   loop::Source alarm_;
   std::unique_ptr<supervise::Supervisor> supervisor_;
   std::unique_ptr<api::Service> service_;
@@ -89,7 +111,10 @@ class Daemon final : private supervise::Recorder {
   bool ledger_readable_ = false;
   unsigned ledger_renewals_ = 0;
   bool ledger_healthy_ = true;
-  bool ready_ = false;
+  Span watchdog_{0};  ///< systemd waits for so long for a sign of life; 0: it does not ask for one
+  bool feeding_ = true;
+  bool bus_away_ = false;
+  bool watching_ = false;
 };
 
 }  // namespace aw::daemon
