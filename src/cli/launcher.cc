@@ -40,6 +40,7 @@ constexpr int kPassedOn[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2,
 
 /// How long the daemon may be away when only the record is missing: a restart is shorter.
 constexpr Span kDaemonAway = std::chrono::seconds{5};
+constexpr Span kReconnectPause = std::chrono::seconds{1};
 
 void say(const std::string& text) { std::fprintf(stderr, "analysis-run: %s\n", text.c_str()); }
 
@@ -107,6 +108,7 @@ class Launcher {
 
  private:
   Result<void> connect();
+  Result<void> listen();
   Result<void> fork_child(int argc, char** argv);
   [[noreturn]] void be_child(int argc, char** argv, const Pipe& gate, const Pipe& status);
   Result<void> watch_signals();
@@ -128,7 +130,9 @@ class Launcher {
   bool is_ours(Message& signal);
   void await_record(Span how_long);
   void finish();
-  void give_up(const std::string& why);
+  void on_daemon_is(const Result<std::string>& owner);
+  void on_bus_lost();
+  void reconnect_to_bus();
   void write_report() const;
   void finish_with(int status) {
     finished_ = true;
@@ -144,6 +148,7 @@ class Launcher {
   loop::Source exec_source_;
   loop::Source patience_;
   loop::Source ask_;
+  loop::Source reconnect_;
   pid_t child_ = -1;
   UniqueFd pidfd_;
   UniqueFd gate_;
@@ -170,8 +175,12 @@ Result<void> Launcher::connect() {
                                                     : "is dbus running?");
   }
   connection_ = std::move(*connection);
-  auto attached = connection_->attach(loop_, [this] { give_up("the bus has gone away"); });
+  auto attached = connection_->attach(loop_, [this] { on_bus_lost(); });
   if (!attached) return attached;
+  return listen();
+}
+
+Result<void> Launcher::listen() {
   const std::string ours = std::string("type='signal',interface='") + names::kManagerInterface + "'";
   const std::string owner = std::string(
                                 "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
@@ -179,6 +188,7 @@ Result<void> Launcher::connect() {
                             names::kBusName + "'";
   auto news = connection_->match(ours, [this](const Message& m) { on_news(Message::share(m.raw())); });
   auto name = connection_->match(owner, [this](const Message& m) { on_daemon_name(Message::share(m.raw())); });
+  matches_.clear();
   for (auto* slot : {&news, &name}) {
     if (!*slot) return std::move(*slot).error();
     matches_.push_back(std::move(**slot));
@@ -196,6 +206,9 @@ Result<void> Launcher::start(int argc, char** argv) {
   auto ask = loop_.add_timer(loop::Priority::kBus, "ask for the record", [this](const Now&) { ask_for_record(); });
   if (!ask) return std::move(ask).error();
   ask_ = std::move(*ask);
+  auto reconnect = loop_.add_timer(loop::Priority::kBus, "connect again", [this](const Now&) { reconnect_to_bus(); });
+  if (!reconnect) return std::move(reconnect).error();
+  reconnect_ = std::move(*reconnect);
   if (auto forked = fork_child(argc, argv); !forked) return forked;
   request_register();
   return {};
@@ -443,20 +456,39 @@ void Launcher::on_ended(Message signal) {
 void Launcher::on_daemon_name(Message signal) {
   (void)signal.read_string();
   (void)signal.read_string();
-  const auto owner = signal.read_string();
+  on_daemon_is(signal.read_string());
+}
+
+void Launcher::on_daemon_is(const Result<std::string>& owner) {
   if (!owner || !registered_ || *owner == daemon_) return;
   // The limits hold without it, and when it is back it adopts the run: its successor's word counts as its own.
   daemon_ = *owner;
   if (wait_status_) await_end();
 }
 
-void Launcher::give_up(const std::string& why) {
+/// The run is watched without it as well, and whoever reports its end can be heard of again.
+void Launcher::on_bus_lost() {
+  if (finished_) return;
   if (!registered_) {
-    say(why);
-    return finish_with(kExitOwnFailure);
+    say("the bus has gone away");
+    return abandon(0);
   }
-  gave_up_ = true;
-  if (wait_status_) finish();
+  daemon_.clear();
+  if (wait_status_) await_end();
+  loop::Loop::set_timer(reconnect_, add_span(loop_.now().monotonic, kReconnectPause));
+}
+
+void Launcher::reconnect_to_bus() {
+  if (!connection_->reopen() || !listen()) {
+    return loop::Loop::set_timer(reconnect_, add_span(loop_.now().monotonic, kReconnectPause));
+  }
+  auto call =
+      connection_->new_call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetNameOwner");
+  call.append(names::kBusName);
+  connection_->request(std::move(call), [this](Reply reply) {
+    auto* message = std::get_if<Message>(&reply);
+    if (message != nullptr) on_daemon_is(message->read_string());  // Else its name comes with NameOwnerChanged.
+  });
 }
 
 void Launcher::write_report() const {
