@@ -97,10 +97,14 @@ Watchdog::Watchdog() {
   auto loop = loop::Loop::create();
   if (!loop) throw std::runtime_error(loop.error().message);
   loop_ = std::make_unique<loop::Loop>(std::move(*loop));
-  auto connection = bus::Connection::open(bus::BusKind::kSystem);
-  if (!connection) throw std::runtime_error(connection.error().message);
-  connection_ = std::move(*connection);
+  connection_ = bus::Connection::prepare(bus::BusKind::kSystem);
   if (auto attached = connection_->attach(*loop_, [] {}); !attached) throw std::runtime_error(attached.error().message);
+  reconnect();
+}
+
+void Watchdog::reconnect() {
+  if (auto opened = connection_->reopen(); !opened) throw std::runtime_error(opened.error().message);
+  slots_.clear();
   const std::string path = std::string("type='signal',path_namespace='") + names::kManagerPath + "'";
   auto slot = connection_->match(path, [this](const bus::Message& m) {
     auto message = bus::Message::share(m.raw());

@@ -51,6 +51,10 @@ std::string describe(const Dict& record);
 class Watchdog {
  public:
   Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+  /// After the bus was started anew.
+  void reconnect();
 
   Outcome call(const char* member, const std::function<void(bus::Message&)>& append = {});
   Outcome call_at(const std::string& destination, const std::string& path, const char* interface, const char* member,

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the daemon leans on goes away or does not answer: the bus, PID 1, its own ledger thread, the daemon itself. What
+// is due is done all the same.
+#include <csignal>
+#include <filesystem>
+
+#include "base/analysis_id.h"
+#include "support/story.h"
+
+namespace aw::stories {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::Eq;
+using ::testing::Ge;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Lt;
+using ::testing::Ne;
+using ::testing::SizeIs;
+
+constexpr char kDaemon[] = "/usr/sbin/analysis-watchdogd";
+
+class ABadDay : public Story {
+ protected:
+  void SetUp() override {
+    Story::SetUp();
+    daemon_ = daemon_pid(watchdog);
+  }
+  void TearDown() override {
+    if (!drop_in_.empty()) {
+      std::filesystem::remove_all(drop_in_);
+      EXPECT_TRUE(systemctl({"daemon-reload"}));
+      EXPECT_TRUE(systemctl({"restart", kDaemonUnit}));
+    }
+    Story::TearDown();
+  }
+
+  /// Settings of the daemon's unit for this story; the daemon is started anew with them.
+  void configure_unit(const std::string& lines) {
+    drop_in_ = "/run/systemd/system/analysis-watchdogd.service.d";
+    std::filesystem::create_directories(drop_in_);
+    write_file(drop_in_ + "/story.conf", lines);
+    ASSERT_TRUE(systemctl({"daemon-reload"}));
+    ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));
+    daemon_ = daemon_pid(watchdog);
+  }
+  static std::string state_of(const std::string& unit) {
+    const std::string word = run_command({"systemctl", "is-active", unit}).out;
+    return word.substr(0, word.find('\n'));
+  }
+  /// Not through the bus.
+  static bool await_gone(const std::string& folder, Span patience) {
+    const Instant until = monotonic_now() + patience;
+    while (!processes_in(folder).empty()) {
+      if (monotonic_now() > until) return false;
+      (void)run_command({"sleep", "0.05"});
+    }
+    return true;
+  }
+  std::vector<Dict> ends_of(const std::string& id) { return watchdog.events_of(id, "ended"); }
+
+  pid_t daemon_ = 0;
+
+ private:
+  std::string drop_in_;
+};
+
+// ---- the bus ----
+
+/// A bus of its own life: stopped and started by systemctl, which needs none.
+class WithoutABus : public ABadDay {
+ protected:
+  void TearDown() override {
+    bring_bus_back();
+    ABadDay::TearDown();
+  }
+  void take_bus_away() {
+    ASSERT_TRUE(systemctl({"stop", "dbus.socket", "dbus.service"}));
+    away_ = true;
+  }
+  void bring_bus_back() {
+    if (!std::exchange(away_, false)) return;
+    ASSERT_TRUE(systemctl({"start", "dbus.socket", "dbus.service"}));
+    watchdog.reconnect();
+    ASSERT_TRUE(await_daemon());
+  }
+
+ private:
+  bool away_ = false;
+};
+
+TEST_F(WithoutABus, WhatIsDueIsDone) {
+  auto overdue = start(How::kRegistered, new_id("overdue without a bus"), {wall_clock(8s), grace(1s)}, {"stay"});
+  auto leaking = start(How::kRegistered, new_id("leaking without a bus"), {memory_limit(32), headroom(64)},
+                       {"leak-on-usr1", path("ready"), "64", "20"});
+  await_file("ready");
+  const Instant began = monotonic_now();
+  take_bus_away();
+
+  ::kill(leaking.leader, SIGUSR1);
+  EXPECT_TRUE(await_gone(leaking.folder, kPatience)) << "a breach waits for the bus";
+  EXPECT_TRUE(await_gone(overdue.folder, kPatience)) << "a deadline waits for the bus";
+  EXPECT_THAT(monotonic_now() - began, Lt(Span(20s))) << "that was systemd's backstop";
+  bring_bus_back();
+
+  EXPECT_EQ(daemon_pid(watchdog), daemon_) << "it was started anew";
+  EXPECT_EQ(text(await_end(leaking), "reason"), "memory");
+  EXPECT_EQ(text(await_end(overdue), "reason"), "wall-clock");
+}
+
+TEST_F(WithoutABus, ThatComesBackItServesAgain) {
+  for (int i = 0; i < 3; ++i) {
+    take_bus_away();
+    bring_bus_back();
+  }
+  ASSERT_EQ(daemon_pid(watchdog), daemon_);
+
+  for (const How how : {How::kLaunched, How::kRegistered}) {
+    const auto run = start(how, new_id("after the bus " + to_string(how)), {wall_clock(1s)}, {"stay"});
+    EXPECT_EQ(text(await_end(run), "reason"), "wall-clock");
+  }
+  // Nobody on the new bus is taken for who had that name on the old one.
+  const auto refused = run_as("nobody", {"analysisctl", "kill", "bystander"});
+  EXPECT_THAT(refused.status, Ne(0));
+}
+
+TEST_F(WithoutABus, ADaemonThatStartsWatchesAllTheSame) {
+  auto run = start(How::kRegistered, new_id("adopted without a bus"), {wall_clock(10s), grace(1s)}, {"stay"});
+  const Instant began = monotonic_now();
+  take_bus_away();
+  ::kill(daemon_, SIGKILL);
+
+  EXPECT_TRUE(await_gone(run.folder, kPatience));
+  EXPECT_THAT(monotonic_now() - began, Lt(Span(22s))) << "that was systemd's backstop";
+  bring_bus_back();
+
+  EXPECT_THAT(daemon_pid(watchdog), Ne(daemon_));
+  EXPECT_EQ(text(await_end(run), "reason"), "wall-clock");
+  EXPECT_THAT(watchdog.events_of(run.id, "adopted"), SizeIs(1));
+}
+
+// ---- PID 1 ----
+
+TEST_F(ABadDay, WithADeafPid1IsOneLikeAnyOther) {
+  auto overdue = start(How::kRegistered, new_id("overdue, pid 1 deaf"), {wall_clock(15s), grace(1s)}, {"stay"});
+  auto leaking = start(How::kRegistered, new_id("leaking, pid 1 deaf"), {memory_limit(32), headroom(64)},
+                       {"leak-on-usr1", path("ready"), "64", "20"});
+  await_file("ready");
+  {
+    // Each look of PID 1 at what has come is put off.
+    const auto deaf = Child::spawn({"strace", "-qq", "-o", "/dev/null", "-p", "1", "-e", "trace=epoll_wait", "-e",
+                                    "inject=epoll_wait:delay_enter=30000000"});
+    const Instant began = monotonic_now();
+    ::kill(leaking.leader, SIGUSR1);
+    EXPECT_TRUE(await_gone(leaking.folder, 20s)) << "a breach waits for PID 1";
+    EXPECT_TRUE(await_gone(overdue.folder, 25s)) << "a deadline waits for PID 1";
+    EXPECT_THAT(monotonic_now() - began, Lt(Span(28s)));
+  }
+  EXPECT_EQ(text(await_end(leaking), "reason"), "memory");
+  EXPECT_EQ(text(await_end(overdue), "reason"), "wall-clock");
+}
+
+// ---- the daemon itself ----
+
+TEST_F(ABadDay, ALedgerThreadThatHangsIsNoticedByTheWatchdog) {
+  configure_unit("[Service]\nWatchdogSec=8s\nTimeoutAbortSec=2s\n");
+  auto run = start(How::kRegistered, new_id("hanging ledger"), {wall_clock(1h)}, {"stay"});
+  const std::string threads = "/proc/" + std::to_string(daemon_) + "/task";
+  // The thread that has the ledger open is held up at its next write, for longer than anybody waits.
+  const auto tracer =
+      Child::spawn({"strace", "-qq", "-f", "-o", "/dev/null", "-p", std::to_string(daemon_), "-e",
+                    "trace=fdatasync,fsync,pwrite64", "-e", "inject=fdatasync,fsync,pwrite64:delay_enter=600000000"});
+  ASSERT_TRUE(watchdog.wait_until([&] {
+    return read_file("/proc/" + std::to_string(daemon_) + "/status").find("TracerPid:\t0") == std::string::npos;
+  }));
+  (void)watchdog.extend(run.id, 1'000'000);  // Something to be written.
+
+  ASSERT_TRUE(watchdog.wait_until([&] {
+    const pid_t now = daemon_pid(watchdog);
+    return now > 0 && now != daemon_ && state_of(kDaemonUnit) == "active";
+  }));
+
+  EXPECT_THAT(unit_text(watchdog, kDaemonUnit, "NRestarts"), Ne("0"));
+  ASSERT_TRUE(watchdog.wait_until([&] { return watchdog.find(run.id).has_value(); }));
+  EXPECT_TRUE(watchdog.kill(run.id).ok());
+  EXPECT_EQ(text(await_end(run), "reason"), "requested");
+}
+
+TEST_F(ABadDay, ADaemonThatIsDoingWellIsFed) {
+  configure_unit("[Service]\nWatchdogSec=4s\n");
+  watchdog.let_pass(10s);
+  EXPECT_EQ(daemon_pid(watchdog), daemon_);
+}
+
+// ---- the second net ----
+
+TEST_F(ABadDay, WhenTheDaemonIsDownSomebodyPassesBy) {
+  forget_bystander();
+  EXPECT_EQ(state_of("analysis-watchdog-once.timer"), "inactive");
+  ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
+  EXPECT_EQ(state_of("analysis-watchdog-once.timer"), "active");
+  ASSERT_TRUE(systemctl({"start", kDaemonUnit}));
+  EXPECT_EQ(state_of("analysis-watchdog-once.timer"), "inactive");
+  ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));
+  EXPECT_EQ(state_of(kDaemonUnit), "active");
+  EXPECT_EQ(state_of("analysis-watchdog-once.timer"), "inactive");
+  ASSERT_TRUE(await_daemon());
+
+  // Its grace is so long that systemd's backstop comes much later.
+  auto run = start(How::kRegistered, new_id("passed by"), {wall_clock(5s), grace(3min)}, {"stay"});
+  auto other = start(How::kRegistered, new_id("not due"), {wall_clock(1h)}, {"stay"});
+  ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
+  EXPECT_TRUE(await_gone(run.folder, kPatience)) << "nobody came";
+  EXPECT_THAT(processes_in(other.folder), SizeIs(1));
+  ASSERT_TRUE(systemctl({"start", kDaemonUnit}));
+  ASSERT_TRUE(await_daemon());
+
+  EXPECT_EQ(text(await_end(run), "reason"), "wall-clock");
+  EXPECT_THAT(ends_of(run.id), SizeIs(1));
+  EXPECT_TRUE(watchdog.kill(other.id).ok());
+  EXPECT_EQ(text(await_end(other), "reason"), "requested");
+  EXPECT_THAT(watchdog.events_of(other.id, "adopted"), SizeIs(1)) << "who passes by is no news";
+}
+
+TEST_F(ABadDay, OnePassSaysWhatItDidAndHoldsNobodyAtATripwire) {
+  forget_bystander();
+  auto overdue = start(How::kRegistered, new_id("once overdue"), {wall_clock(3s), grace(3min)}, {"stay"});
+  auto live = start(How::kRegistered, new_id("once live"), {memory_limit(64)}, {"stay"});
+  ASSERT_TRUE(systemctl({"mask", "--runtime", "--now", "analysis-watchdog-once.timer"}));
+  ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
+  (void)run_command({"sleep", "3"});
+
+  const auto pass = run_command({kDaemon, "--once"});
+
+  EXPECT_EQ(pass.status, 0) << pass.err;
+  EXPECT_THAT(pass.err, HasSubstr(overdue.id));
+  EXPECT_THAT(pass.err, HasSubstr("1 analyses ended"));
+  EXPECT_THAT(processes_in(overdue.folder), IsEmpty());
+  EXPECT_THAT(processes_in(live.folder), SizeIs(1));
+  EXPECT_EQ(line_of(live.folder + "/memory.high"), "max");
+  EXPECT_THAT(line_of(live.folder + "/memory.max"), Ne("max"));
+  ASSERT_TRUE(systemctl({"unmask", "--runtime", "analysis-watchdog-once.timer"}));
+  ASSERT_TRUE(systemctl({"start", kDaemonUnit}));
+  ASSERT_TRUE(await_daemon());
+  EXPECT_EQ(text(await_end(overdue), "reason"), "wall-clock");
+  ASSERT_TRUE(watchdog.wait_until([&] { return line_of(live.folder + "/memory.high") == std::to_string(64U << 20U); }));
+  EXPECT_TRUE(watchdog.kill(live.id).ok());
+  await_end(live);
+}
+
+TEST_F(ABadDay, BesideTheDaemonThereIsNothingToDo) {
+  const auto pass = run_command({kDaemon, "--once"});
+
+  EXPECT_EQ(pass.status, 0);
+  EXPECT_THAT(pass.err, HasSubstr("(process " + std::to_string(daemon_) + ")"));
+  EXPECT_EQ(daemon_pid(watchdog), daemon_);
+}
+
+TEST_F(ABadDay, ASecondDaemonRefuses) {
+  auto run = start(How::kRegistered, new_id("of the first"), {memory_limit(64)}, {"stay"});
+
+  const auto second = run_command({kDaemon});
+
+  EXPECT_EQ(second.status, 1);
+  EXPECT_THAT(second.err, HasSubstr("(process " + std::to_string(daemon_) + ")"));
+  EXPECT_THAT(processes_in(run.folder), SizeIs(1));
+  EXPECT_EQ(line_of(run.folder + "/memory.high"), std::to_string(64U << 20U));
+  EXPECT_EQ(daemon_pid(watchdog), daemon_);
+  EXPECT_THAT(watchdog.events_of(run.id, "adopted"), IsEmpty());
+}
+
+// ---- hosts that can't serve ----
+
+TEST_F(ABadDay, OnAHostWhereCgroupsCannotBeWrittenItRefuses) {
+  const auto refused =
+      run_command({"unshare", "--mount", "sh", "-c",
+                   std::string("mount -o remount,bind,ro /sys/fs/cgroup /sys/fs/cgroup && exec ") + kDaemon});
+
+  EXPECT_EQ(refused.status, 78);
+  EXPECT_THAT(refused.err, HasSubstr("cgroups cannot be written"));
+  EXPECT_THAT(refused.err, HasSubstr("ProtectControlGroups="));
+}
+
+TEST_F(ABadDay, OnAHostWithCgroupV1ItRefuses) {
+  const auto refused = run_command(
+      {"unshare", "--mount", "sh", "-c", std::string("mount -t tmpfs none /sys/fs/cgroup && exec ") + kDaemon});
+
+  EXPECT_EQ(refused.status, 78);
+  EXPECT_THAT(refused.err, HasSubstr("systemd.unified_cgroup_hierarchy=1"));
+}
+
+}  // namespace
+}  // namespace aw::stories
