@@ -93,22 +93,33 @@ std::string describe(const Dict& record) {
   return out.str();
 }
 
-Watchdog::Watchdog() {
+Watchdog::Watchdog(Hearing hearing) : hearing_(hearing) {
   auto loop = loop::Loop::create();
   if (!loop) throw std::runtime_error(loop.error().message);
   loop_ = std::make_unique<loop::Loop>(std::move(*loop));
-  auto connection = bus::Connection::open(bus::BusKind::kSystem);
-  if (!connection) throw std::runtime_error(connection.error().message);
-  connection_ = std::move(*connection);
-  if (auto attached = connection_->attach(*loop_, [] {}); !attached) throw std::runtime_error(attached.error().message);
-  const std::string path = std::string("type='signal',path_namespace='") + names::kManagerPath + "'";
-  auto slot = connection_->match(path, [this](const bus::Message& m) {
-    auto message = bus::Message::share(m.raw());
-    note(message);
-  });
-  if (!slot) throw std::runtime_error(slot.error().message);
-  slots_.push_back(std::move(*slot));
+  if (auto connected = connect(); !connected) throw std::runtime_error(connected.error().message);
 }
+
+Result<void> Watchdog::connect() {
+  auto connection = bus::Connection::open(bus::BusKind::kSystem);
+  if (!connection) return std::move(connection).error();
+  if (auto attached = (*connection)->attach(*loop_, [] {}); !attached) return attached;
+  std::vector<bus::Slot> slots;
+  if (hearing_ == Hearing::kSignals) {
+    const std::string path = std::string("type='signal',path_namespace='") + names::kManagerPath + "'";
+    auto slot = (*connection)->match(path, [this](const bus::Message& m) {
+      auto message = bus::Message::share(m.raw());
+      note(message);
+    });
+    if (!slot) return std::move(slot).error();
+    slots.push_back(std::move(*slot));
+  }
+  slots_ = std::move(slots);  // Before the connection that they belong to.
+  connection_ = std::move(*connection);
+  return {};
+}
+
+bool Watchdog::reconnect() { return connect().has_value(); }
 
 void Watchdog::note(bus::Message& message) {
   Signal signal;
