@@ -35,6 +35,19 @@ std::optional<ProcessStat> find_eldest(const Processes& processes, const std::ve
   return eldest;
 }
 
+/// When the last scope of an empty slice went. Its directory tells by the wall clock, which may have been set since the
+/// run was registered, before that moment or after it: read by today's clock and by the one of the registration, it is
+/// the reading that lies within the time of the run. Neither: now, which is the latest that it can be.
+Now when_emptied(const Run& run, const Now& now) {
+  const auto removed = run.cgroup->find_last_removal();
+  if (!removed) return now;
+  for (const Now& clock : {now, Now{run.registered_at, run.registered_real}}) {
+    const Instant at = clock.monotonic + (*removed - clock.real);
+    if (at >= run.registered_at && at <= now.monotonic) return {at, now.real - (now.monotonic - at)};
+  }
+  return now;
+}
+
 /// A slice whose name does not tell the id (a long one, or none of ours) keeps what can be read of it.
 AnalysisId id_of(const std::string& slice) {
   if (const auto id = find_id(slice)) return *id;
@@ -235,10 +248,7 @@ void Supervisor::finish(Run& run, const RunNote& note, const Now& now) {
 }
 
 void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
-  const WallTime removed = run.cgroup->find_last_removal().value_or(now.real);
-  const bool plausible = removed >= run.registered_real && removed <= now.real;
-  const Span ago = plausible ? now.real - removed : Span(0);
-  const Now then{now.monotonic - ago, now.real - ago};
+  const Now then = when_emptied(run, now);
   run.unseen = true;
   run.phase = Phase::kRunning;
   run.leader_end.ended = true;

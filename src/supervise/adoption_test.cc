@@ -113,6 +113,48 @@ TEST_F(ARestart, ClosesWhatExitedMeanwhileWhenItExited) {
   EXPECT_FALSE(world.has_slice("job"));
 }
 
+class AClockThatIsSet : public ARestart, public ::testing::WithParamInterface<Span> {};
+
+TEST_P(AClockThatIsSet, AfterAnEndThatNobodySawDoesNotMoveIt) {
+  world.restart_daemon();
+  world.advance(5min);
+  world.exit(child);
+  world.exit(leader);
+  world.advance(1min);
+  world.set_wall_clock(GetParam());
+  world.advance(14min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_record().duration, Span(5min) + Span(1));
+  EXPECT_EQ(end_record().occurred_at, world.now().real - Span(15min)) << "by today's clock";
+}
+
+TEST_P(AClockThatIsSet, BeforeAnEndThatNobodySawDoesNotMoveIt) {
+  world.restart_daemon();
+  world.set_wall_clock(GetParam());
+  world.advance(5min);
+  world.exit(child);
+  world.exit(leader);
+  world.advance(15min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_record().duration, Span(5min) + Span(1));
+}
+
+INSTANTIATE_TEST_SUITE_P(, AClockThatIsSet, ::testing::Values(Span(1h), Span(-1h)),
+                         [](const auto& by) { return by.param > Span(0) ? "Forth" : "Back"; });
+
+TEST_F(ARestart, TakesNoClockThatWasSetForSystemdsBackstop) {
+  world.restart_daemon();
+  world.advance(1min);
+  world.exit(child);
+  world.exit(leader);
+  world.set_wall_clock(-1h);
+  world.advance(40min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kExited);
+}
+
 TEST_F(ARestart, ClosesWhatTheKernelKilledMeanwhile) {
   world.restart_daemon();
   world.advance(1min);
