@@ -101,7 +101,8 @@ Watchdog::Watchdog(Hearing hearing) : hearing_(hearing) {
 }
 
 Result<void> Watchdog::connect() {
-  auto connection = bus::Connection::open(bus::BusKind::kSystem);
+  const auto activation = hearing_ == Hearing::kSignals ? bus::Activation::kAllowed : bus::Activation::kNever;
+  auto connection = bus::Connection::open(bus::BusKind::kSystem, activation);
   if (!connection) return std::move(connection).error();
   if (auto attached = (*connection)->attach(*loop_, [] {}); !attached) return attached;
   std::vector<bus::Slot> slots;

@@ -47,7 +47,8 @@ std::vector<Dict> dicts(const Dict& record, std::string_view key);
 /// A record for the message of a failure.
 std::string describe(const Dict& record);
 
-/// Whether a client hears the watchdog's signals. One of many that only call does without.
+/// Whether a client hears the watchdog's signals. One of many that only call does without, and its calls do not make
+/// the bus start a daemon that was stopped.
 enum class Hearing { kSignals, kNothing };
 
 /// A client of the watchdog on the system bus, and of systemd beside it.
