@@ -19,15 +19,8 @@ using ::testing::SizeIs;
 
 class TheNextDaemon : public Story {
  protected:
-  void SetUp() override {
-    Story::SetUp();
-    // Several kills in a row are no reason for systemd to give up.
-    std::filesystem::create_directories(kDropInFolder);
-    write_file(std::string(kDropInFolder) + "/story.conf", "[Unit]\nStartLimitIntervalSec=0\n");
-    ASSERT_TRUE(systemctl({"daemon-reload"}));
-  }
   void TearDown() override {
-    std::filesystem::remove_all(kDropInFolder);
+    EXPECT_TRUE(systemctl({"unmask", "--runtime", kSecondNet}));
     EXPECT_TRUE(systemctl({"daemon-reload"}));
     Story::TearDown();
   }
@@ -46,7 +39,7 @@ class TheNextDaemon : public Story {
   /// What the ledger has of a run, whoever wrote it.
   std::vector<Dict> on_record(const std::string& id, const std::string& kind) { return watchdog.events_of(id, kind); }
 
-  static constexpr char kDropInFolder[] = "/run/systemd/system/analysis-watchdogd.service.d";
+  static constexpr char kSecondNet[] = "analysis-watchdog-once.timer";
 };
 
 TEST_F(TheNextDaemon, KeepsTheDeadlinesAndReportsToWhoWaits) {
@@ -113,6 +106,71 @@ TEST_F(TheNextDaemon, WatchesWhatNobodyHasOnRecord) {
   EXPECT_TRUE(flag(details(on_record(id, "adopted").at(0)), "without_record"));
   EXPECT_TRUE(watchdog.call("KillAnalysis", [&](bus::Message& m) { m.append(id); }).ok());
   await_end(id);
+}
+
+TEST_F(TheNextDaemon, EndsAtItsStartWhatBecameOverdueMeanwhile) {
+  const Instant began = monotonic_now();
+  auto launched = start(How::kLaunched, new_id("overdue launched"), {wall_clock(5s), grace(2s)}, {"stay"});
+  auto registered = start(How::kRegistered, new_id("overdue registered"), {wall_clock(5s), grace(2s)}, {"stay"});
+  const auto members = {Held(launched.leader), Held(registered.leader)};
+  ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
+
+  // Past the deadline, and well before systemd's backstop, which is 17 s after it.
+  const Span away = Span(began + 7s - monotonic_now());
+  if (away > Span(0)) watchdog.let_pass(away);
+  for (const Held& member : members) EXPECT_TRUE(member.alive()) << "nobody was there to end it";
+  ASSERT_TRUE(systemctl({"start", kDaemonUnit}));
+  const Instant back = monotonic_now();
+
+  for (Started* run : {&launched, &registered}) {
+    const Dict end = await_end(*run);
+    EXPECT_EQ(text(end, "reason"), "wall-clock");
+    EXPECT_THAT(number(end, "duration_usec"), Ge(7'000'000U)) << "it can't have ended while nobody was there";
+  }
+  EXPECT_THAT(monotonic_now() - back, Lt(Span(10s))) << "that was systemd's backstop";
+  EXPECT_EQ(launched.process.reap(), 124);
+}
+
+TEST_F(TheNextDaemon, RecordsWhatSystemdEndedAtItsBackstopAsTheWallClock) {
+  ASSERT_TRUE(systemctl({"mask", "--runtime", kSecondNet}));
+  auto run = start(How::kRegistered, new_id("backstop"), {wall_clock(2s), grace(1s)}, {"stay"});
+  const Held leader(run.leader);
+  ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
+
+  // 2 s, the grace, and the margin of 15 s by which the daemon would have been first.
+  ASSERT_TRUE(watchdog.wait_until([&] { return !leader.alive(); }, 60s)) << "it outlives its limit with no daemon";
+  ASSERT_TRUE(systemctl({"start", kDaemonUnit}));
+
+  ASSERT_TRUE(watchdog.wait_until([&] { return on_record(run.id, "ended").size() == 1; }));
+  const Dict end = on_record(run.id, "ended").at(0);
+  EXPECT_EQ(text(end, "reason"), "wall-clock");
+  EXPECT_TRUE(flag(details(end), "unseen"));
+  EXPECT_THAT(number(end, "duration_usec"), Ge(17'000'000U));
+}
+
+TEST_F(TheNextDaemon, IsNotOneThatIsStartedBesideIt) {
+  auto run = start(How::kLaunched, new_id("of the first"), {wall_clock(1h)}, {"witness", path("letters")});
+  ASSERT_TRUE(watchdog.wait_until([&] { return exists(path("letters")); }));
+  const pid_t first = daemon_pid(watchdog);
+  const std::string executable = std::filesystem::read_symlink("/proc/" + std::to_string(first) + "/exe");
+  const std::string tripwire = line_of(run.folder + "/memory.high");
+  const std::string ceiling = line_of(run.folder + "/memory.max");
+
+  const auto second = run_command({executable});
+
+  EXPECT_THAT(second.status, ::testing::AllOf(::testing::Ge(1), ::testing::Lt(128))) << "it did not refuse";
+  EXPECT_THAT(second.err, ::testing::HasSubstr("(process " + std::to_string(first) + ")"))
+      << "it does not say what is in its way";
+  EXPECT_EQ(daemon_pid(watchdog), first);
+  EXPECT_EQ(line_of(run.folder + "/memory.high"), tripwire) << "the second one lifted the first one's tripwire";
+  EXPECT_EQ(line_of(run.folder + "/memory.max"), ceiling);
+  EXPECT_EQ(read_file(path("letters")), "");
+  EXPECT_EQ(processes_in(run.folder), std::vector<pid_t>{run.leader});
+  EXPECT_THAT(on_record(run.id, "adopted"), IsEmpty());
+  ASSERT_TRUE(watchdog.kill(run.id).ok()) << "the first one does not answer any more";
+  EXPECT_TRUE(watchdog.await_signal("AnalysisEnding", run.id));
+  ::kill(run.leader, SIGKILL);  // It only writes down its SIGTERM.
+  EXPECT_EQ(text(await_end(run), "reason"), "requested");
 }
 
 // ---- Killed at a system call ----

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "support/ledger.h"
 #include "support/story.h"
 
 namespace aw::stories {
@@ -102,22 +103,6 @@ class ASharedStore : public Story {
   }
   bool await_status(const std::string& words) {
     return watchdog.wait_until([&] { return status_text().find(words) != std::string::npos; });
-  }
-
-  /// What the ledger's file has, read by somebody else's SQLite: the rows of a query as JSON objects.
-  static std::vector<Json> read_ledger(const std::string& where) {
-    const std::string program =
-        "import json, sqlite3\n"
-        "db = sqlite3.connect('file:/var/lib/analysis-watchdog/ledger.db?mode=ro', uri=True)\n"
-        "db.row_factory = sqlite3.Row\n"
-        "for row in db.execute('SELECT * FROM watchdog_events WHERE " +
-        where +
-        " ORDER BY seq'):\n"
-        "  print(json.dumps(dict(row)))\n";
-    std::vector<Json> rows;
-    std::istringstream lines(told({"python3", "-c", program}));
-    for (std::string line; std::getline(lines, line);) rows.push_back(Json::parse(line));
-    return rows;
   }
 
   std::string database_;

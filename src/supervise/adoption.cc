@@ -38,6 +38,19 @@ std::optional<ProcessStat> find_eldest(const Processes& processes, const std::ve
   return eldest;
 }
 
+/// When the last scope of an empty slice went. Its directory tells by the wall clock, which may have been set since the
+/// run was registered, before that moment or after it: read by today's clock and by the one of the registration, it is
+/// the reading that lies within the time of the run. Neither: now, which is the latest that it can be.
+Now when_emptied(const Run& run, const Now& now) {
+  const auto removed = run.cgroup->find_last_removal();
+  if (!removed) return now;
+  for (const Now& clock : {now, Now{run.registered_at, run.registered_real}}) {
+    const Instant at = clock.monotonic + (*removed - clock.real);
+    if (at >= run.registered_at && at <= now.monotonic) return {at, now.real - (now.monotonic - at)};
+  }
+  return now;
+}
+
 /// A slice whose name does not tell the id (a long one, or none of ours) keeps what can be read of it.
 AnalysisId id_of(const std::string& slice) {
   if (const auto id = find_id(slice)) return *id;
@@ -101,23 +114,29 @@ bool Supervisor::accounts_for(const std::string& slice) const {
          std::any_of(unadopted_.begin(), unadopted_.end(), waits);
 }
 
+std::set<std::string> Supervisor::find_unaccounted() const {
+  std::set<std::string> unaccounted;
+  const auto slices = ports_.cgroups.list_slices();
+  for (const std::string& slice : slices ? *slices : std::vector<std::string>()) {
+    if (!accounts_for(slice)) unaccounted.insert(slice);
+  }
+  return unaccounted;
+}
+
 /// systemd may not have heard that a slice was to go, or somebody has made one by hand.
 void Supervisor::sweep(const Now& now) {
   (void)wheel_.arm(now.monotonic + kSweepInterval, {0, static_cast<std::uint32_t>(Purpose::kSweep), 0});
   update_alarm();
-  const auto slices = ports_.cgroups.list_slices();
-  if (!slices) return;
-  std::set<std::string> unaccounted;
-  for (const std::string& slice : *slices) {
-    if (!accounts_for(slice)) unaccounted.insert(slice);
-  }
+  const auto unaccounted = find_unaccounted();
   for (const std::string& slice : std::exchange(unaccounted_, unaccounted)) {
     if (unaccounted.contains(slice)) adopt_slice(slice, std::nullopt, before_, now);
   }
 }
 
-void Supervisor::on_manager_back() {
+void Supervisor::on_manager_back(const Now& now) {
   finished_.clear();
+  // Nothing can be on its way: with the bus all that was asked has failed.
+  for (const std::string& slice : find_unaccounted()) adopt_slice(slice, std::nullopt, before_, now);
   for (const auto& [key, run] : runs_) {
     if (!run->cgroup || run->over() || run->releasing) continue;
     ports_.placer.request_limits(run->slice, slice_limits(*run), [](const Result<void>&, const Now&) {});
@@ -269,10 +288,7 @@ void Supervisor::finish(Run& run, const RunNote& note, const Now& now) {
 }
 
 void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
-  const WallTime removed = run.cgroup->find_last_removal().value_or(now.real);
-  const bool plausible = removed >= run.registered_real && removed <= now.real;
-  const Span ago = plausible ? now.real - removed : Span(0);
-  const Now then{now.monotonic - ago, now.real - ago};
+  const Now then = when_emptied(run, now);
   run.unseen = true;
   run.phase = Phase::kRunning;
   run.leader_end.ended = true;

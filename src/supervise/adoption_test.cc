@@ -113,6 +113,48 @@ TEST_F(ARestart, ClosesWhatExitedMeanwhileWhenItExited) {
   EXPECT_FALSE(world.has_slice("job"));
 }
 
+class AClockThatIsSet : public ARestart, public ::testing::WithParamInterface<Span> {};
+
+TEST_P(AClockThatIsSet, AfterAnEndThatNobodySawDoesNotMoveIt) {
+  world.restart_daemon();
+  world.advance(5min);
+  world.exit(child);
+  world.exit(leader);
+  world.advance(1min);
+  world.set_wall_clock(GetParam());
+  world.advance(14min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_record().duration, Span(5min) + Span(1));
+  EXPECT_EQ(end_record().occurred_at, world.now().real - Span(15min)) << "by today's clock";
+}
+
+TEST_P(AClockThatIsSet, BeforeAnEndThatNobodySawDoesNotMoveIt) {
+  world.restart_daemon();
+  world.set_wall_clock(GetParam());
+  world.advance(5min);
+  world.exit(child);
+  world.exit(leader);
+  world.advance(15min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_record().duration, Span(5min) + Span(1));
+}
+
+INSTANTIATE_TEST_SUITE_P(, AClockThatIsSet, ::testing::Values(Span(1h), Span(-1h)),
+                         [](const auto& by) { return by.param > Span(0) ? "Forth" : "Back"; });
+
+TEST_F(ARestart, TakesNoClockThatWasSetForSystemdsBackstop) {
+  world.restart_daemon();
+  world.advance(1min);
+  world.exit(child);
+  world.exit(leader);
+  world.set_wall_clock(-1h);
+  world.advance(40min);
+  world.adopt();
+  EXPECT_EQ(end_of(), Reason::kExited);
+}
+
 TEST_F(ARestart, ClosesWhatTheKernelKilledMeanwhile) {
   world.restart_daemon();
   world.advance(1min);
@@ -419,10 +461,26 @@ TEST_F(ARestart, TakesASliceAwayThatSystemdDidNotHearOf) {
   EXPECT_THAT(world.records("job", EventKind::kEnded), SizeIs(1));
 }
 
+TEST_F(ARestart, TakesItAwayAtOnceWhenSystemdIsBack) {
+  restart();
+  world.placer.hold();
+  world.exit(child);
+  world.exit(leader);
+  world.advance(10s);
+  world.placer.lose();
+  world.placer.release();
+  ASSERT_TRUE(world.has_slice("job"));
+
+  supervisor.on_manager_back(world.now());
+  world.advance(1s);
+
+  EXPECT_FALSE(world.has_slice("job"));
+}
+
 TEST_F(ARestart, TellsSystemdTheLimitsAgainWhenItIsBack) {
   world.slice("job").limits = {};
 
-  supervisor.on_manager_back();
+  supervisor.on_manager_back(world.now());
   world.deliver();
 
   EXPECT_EQ(world.slice("job").limits.tripwire, Bytes(2 * kGiB.count()));

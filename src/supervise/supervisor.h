@@ -95,7 +95,7 @@ class Supervisor {
   void on_events_lost(const Now& now);
 
   /// systemd can be talked to again after a time in which it could not: what it was told meanwhile is told again.
-  void on_manager_back();
+  void on_manager_back(const Now& now);
   /// Calls back through the timer wheel at `due`: whoever hears it knows that the wheel turns. One at a time.
   void request_pulse(Instant due, std::function<void(const Now&)> beat);
 
@@ -154,6 +154,7 @@ class Supervisor {
   void adopt_again(const Now& now);
   void sweep(const Now& now);
   bool accounts_for(const std::string& slice) const;
+  std::set<std::string> find_unaccounted() const;
   void adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before, const Now& now);
   std::optional<RunNote> note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
                                           const Limits& defaults, const Now& now);

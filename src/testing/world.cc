@@ -448,7 +448,9 @@ World::~World() {
   placer.waiting_.clear();
 }
 
-Now World::now() const { return {clock_, WallTime(clock_.time_since_epoch() + std::chrono::years{50})}; }
+Now World::now() const {
+  return {clock_, WallTime(clock_.time_since_epoch() + std::chrono::years{50} + wall_clock_set_)};
+}
 
 void World::deliver() {
   for (int told = 0; !queue_.empty(); ++told) {

@@ -225,6 +225,8 @@ class World {
   Now now() const;
   /// Lets time pass: everything that is due meanwhile happens, and is told, when it is due.
   void advance(Span span);
+  /// Somebody sets the clock on the wall.
+  void set_wall_clock(Span by) { wall_clock_set_ += by; }
   /// Tells all that waits to be told, without time passing.
   void deliver();
   void later(std::function<void()> what) { queue_.push_back(std::move(what)); }
@@ -323,6 +325,7 @@ class World {
   const supervise::Policy policy_;
   const supervise::Machine machine_;
   Instant clock_{std::chrono::hours{1}};
+  Span wall_clock_set_ = Span(0);
   std::optional<Instant> alarm_;
   std::multimap<Instant, std::function<void()>> timed_;
   std::deque<std::function<void()>> queue_;

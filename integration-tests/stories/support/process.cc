@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -23,6 +24,16 @@ namespace aw::stories {
 namespace {
 
 int open_pidfd(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
+
+/// fork() for a child that is to have a certain pid; -1 where that is taken. What the child may do before its exec is
+/// what a signal handler may.
+pid_t fork_as(pid_t wanted) {
+  clone_args args{};
+  args.exit_signal = SIGCHLD;
+  args.set_tid = reinterpret_cast<std::uintptr_t>(&wanted);
+  args.set_tid_size = 1;
+  return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+}
 
 bool poll_end(int pidfd, Span patience) {
   const Instant deadline = monotonic_now() + patience;
@@ -63,7 +74,7 @@ Child Child::spawn(const Words& argv, const SpawnOptions& options) {
   std::vector<char*> words;
   for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
-  const pid_t pid = ::fork();
+  const pid_t pid = options.wanted > 0 ? fork_as(options.wanted) : ::fork();
   if (pid == 0) {
     const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
     ::dup2(options.in < 0 ? null : options.in, STDIN_FILENO);

@@ -31,6 +31,7 @@ struct SpawnOptions {
   int err = -1;
   int extra = -1;                                                ///< becomes the child's descriptor 3
   std::vector<std::pair<std::string, std::string>> environment;  ///< on top of ours
+  pid_t wanted = 0;  ///< the pid that it is to have; one that is taken is no failure: the Child then has no process
 };
 
 /// A process of the story's own. It is killed and reaped with its owner.
@@ -42,7 +43,7 @@ class Child {
   Child(const Child&) = delete;
   ~Child();
 
-  pid_t pid() const { return pid_; }
+  pid_t pid() const { return pid_; }  ///< -1: it has no process
   void signal(int number) const;
   /// Waits until it has ended, and leaves the zombie, so that its exit status can still be read.
   bool await_end(Span patience = kPatience) const;

@@ -93,26 +93,32 @@ std::string describe(const Dict& record) {
   return out.str();
 }
 
-Watchdog::Watchdog() {
+Watchdog::Watchdog(Hearing hearing) : hearing_(hearing) {
   auto loop = loop::Loop::create();
   if (!loop) throw std::runtime_error(loop.error().message);
   loop_ = std::make_unique<loop::Loop>(std::move(*loop));
-  connection_ = bus::Connection::prepare(bus::BusKind::kSystem);
+  connection_ = bus::Connection::prepare(
+      bus::BusKind::kSystem,
+      hearing_ == Hearing::kSignals ? bus::Activation::kAllowed : bus::Activation::kNever);
   if (auto attached = connection_->attach(*loop_, [] {}); !attached) throw std::runtime_error(attached.error().message);
-  reconnect();
+  if (auto connected = connect(); !connected) throw std::runtime_error(connected.error().message);
 }
 
-void Watchdog::reconnect() {
-  if (auto opened = connection_->reopen(); !opened) throw std::runtime_error(opened.error().message);
+Result<void> Watchdog::connect() {
+  if (auto opened = connection_->reopen(); !opened) return opened;
   slots_.clear();
+  if (hearing_ == Hearing::kNothing) return {};
   const std::string path = std::string("type='signal',path_namespace='") + names::kManagerPath + "'";
   auto slot = connection_->match(path, [this](const bus::Message& m) {
     auto message = bus::Message::share(m.raw());
     note(message);
   });
-  if (!slot) throw std::runtime_error(slot.error().message);
+  if (!slot) return std::move(slot).error();
   slots_.push_back(std::move(*slot));
+  return {};
 }
+
+bool Watchdog::reconnect() { return connect().has_value(); }
 
 void Watchdog::note(bus::Message& message) {
   Signal signal;

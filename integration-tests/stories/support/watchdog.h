@@ -47,14 +47,20 @@ std::vector<Dict> dicts(const Dict& record, std::string_view key);
 /// A record for the message of a failure.
 std::string describe(const Dict& record);
 
+/// Whether a client hears the watchdog's signals. One of many that only call does without, and its calls do not make
+/// the bus start a daemon that was stopped.
+enum class Hearing { kSignals, kNothing };
+
 /// A client of the watchdog on the system bus, and of systemd beside it.
 class Watchdog {
  public:
-  Watchdog();
+  explicit Watchdog(Hearing hearing = Hearing::kSignals);
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
-  /// After the bus was started anew.
-  void reconnect();
+
+  /// After the bus was restarted, which ends every connection. Signals of the time between are missed. False while
+  /// there is no bus.
+  bool reconnect();
 
   Outcome call(const char* member, const std::function<void(bus::Message&)>& append = {});
   Outcome call_at(const std::string& destination, const std::string& path, const char* interface, const char* member,
@@ -88,7 +94,9 @@ class Watchdog {
 
  private:
   void note(bus::Message& message);
+  Result<void> connect();
 
+  Hearing hearing_;
   std::unique_ptr<loop::Loop> loop_;
   std::unique_ptr<bus::Connection> connection_;
   std::vector<bus::Slot> slots_;
