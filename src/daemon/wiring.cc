@@ -11,6 +11,7 @@
 #include <csignal>
 
 #include "analysis_watchdog/names.h"
+#include "base/failpoint.h"
 #include "base/version.h"
 #include "ledger/ledger_reader.h"
 #include "ledger/shipped.h"
@@ -247,9 +248,11 @@ Result<void> Daemon::build(const std::string& cgroup) {
 
 void Daemon::on_name(Result<void> taken) {
   if (!taken) return fail(taken.error());
+  AW_FAILPOINT("daemon.named");
   ready_ = true;
   supervisor_->chronicle().daemon(EventKind::kDaemonStarted, kVersion, loop_.now());
   adopt();
+  AW_FAILPOINT("daemon.adopted");
   (void)sd_notify(0, "READY=1\nSTATUS=Watching analyses");
 }
 
@@ -273,7 +276,9 @@ void Daemon::adopt() {
 
 void Daemon::record(const supervise::EventRecord& event) {
   history_.add(event);
+  AW_FAILPOINT("daemon.record");
   ledger_.write(event);
+  AW_FAILPOINT("daemon.ledger-told");
   journal_.write(event);
   if (service_) service_->on_event(event);
 }
@@ -295,9 +300,11 @@ void Daemon::reload() {
 
 void Daemon::stop(const Now& now) {
   (void)sd_notify(0, "STOPPING=1");
+  AW_FAILPOINT("daemon.stop");
   if (supervisor_ && ready_) supervisor_->chronicle().daemon(EventKind::kDaemonStopped, kVersion, now);
   // A tree must not be held at its tripwire by nobody: the ceiling decides while we are away.
   if (cgroups_) (void)cgroups_->lift_tripwires();
+  AW_FAILPOINT("daemon.stopped");
   loop_.exit(EXIT_SUCCESS);
 }
 
