@@ -130,7 +130,7 @@ class FailpointWalk : public Story {
 
   void TearDown() override {
     lives_.clear();
-    std::filesystem::remove(kNext);
+    if (HasFailure()) restart_daemon();  // What it was to do may still be before it.
     Story::TearDown();
   }
 
@@ -522,6 +522,7 @@ class DropIn : public ::testing::Environment {
  public:
   void SetUp() override {
     std::filesystem::create_directories(kFolder);
+    std::filesystem::remove(kNext);
     std::filesystem::create_directories(kDropInFolder);
     write_file(std::string(kDropInFolder) + "/failpoint-walk.conf",
                "[Unit]\n"
@@ -531,6 +532,7 @@ class DropIn : public ::testing::Environment {
                "ExecStartPre=-+/bin/mv /run/failpoint-walk/next /run/failpoint-walk/now\n"
                "EnvironmentFile=-/run/failpoint-walk/now\n");
     ASSERT_TRUE(systemctl({"daemon-reload"}));
+    ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));  // A walk before this one may have been broken off.
   }
   void TearDown() override {
     std::filesystem::remove_all(kDropInFolder);
