@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The ledger with its failpoints compiled in, whatever the build has: each of them in turn goes wrong, by a crash or by
-// an error that its system call can give, at the first, a middle and a late time of those that a short life comes by.
+// an error that its system call can give, at a dozen of the times that a short life comes by.
 #include <gmock/gmock.h>
 #include <poll.h>
 #include <sys/wait.h>
@@ -32,7 +32,7 @@ using testing::full_run;
 using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
 
-constexpr int kRuns = 3;
+constexpr int kRuns = 2;
 constexpr WallTime kOld(std::chrono::seconds{1'700'000'000});
 
 /// What goes wrong where; 0: a crash.
@@ -224,7 +224,9 @@ TEST_P(ALedgerFailing, HasEverythingOnce) {
   const std::uint64_t hits = count_hits();
   ASSERT_GT(hits, 0U) << "no life comes by there";
 
-  for (const std::uint64_t hit : std::set<std::uint64_t>{1, (hits + 1) / 2, (3 * hits + 3) / 4}) {
+  // How often it comes by at the very end of a life is a matter of chance.
+  const std::uint64_t surely = std::max<std::uint64_t>(1, hits * 3 / 4);
+  for (std::uint64_t hit = 1; hit <= surely; hit += std::max<std::uint64_t>(1, surely / 12)) {
     SCOPED_TRACE("hit " + std::to_string(hit) + " of " + std::to_string(hits));
     const LedgerOptions own = options(std::to_string(hit));
     arm(hit);
