@@ -7,6 +7,7 @@
 //
 // How often the scenario reaches a point is counted first, in a life in which nothing goes wrong: the fault then comes
 // at about a half of that. Only a build with AW_FAILPOINTS has points (./dev test --failpoints).
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,7 @@
 #include <sstream>
 
 #include "base/analysis_id.h"
+#include "base/unique_fd.h"
 #include "ledger/ledger_reader.h"
 #include "support/story.h"
 
@@ -83,9 +85,9 @@ std::vector<Fault> parse_faults(const std::string& listing) {
 class Sayings {
  public:
   Sayings() {
-    const auto shown = run_command({"journalctl", "--boot", "--lines=0", "--show-cursor", "--quiet"});
+    const auto shown = run_command({"journalctl", "--boot", "--lines=1", "--show-cursor", "--quiet"});
     constexpr std::string_view kCursor = "-- cursor: ";
-    const auto at = shown.out.find(kCursor);
+    const auto at = shown.out.rfind(kCursor);
     EXPECT_NE(at, std::string::npos) << "the journal has no cursor: " << shown.out << shown.err;
     if (at == std::string::npos) return;
     cursor_ = shown.out.substr(at + kCursor.size());
@@ -137,6 +139,9 @@ class FailpointWalk : public Story {
   /// The whole life of all runs, with a daemon that starts with this in its environment, and everything that must be so
   /// afterwards. `order` is obeyed by that one daemon; if it dies of it, the next has none.
   void tell(const std::string& order, bool damage, bool journal_fails) {
+    lives_.clear();  // The first story of a boot tells it twice.
+    ids_.clear();
+    for (const char* told : {"ending", "stubborn", "leak", "orphan", "tree"}) std::filesystem::remove(path(told));
     begin_with_the_daemon_before();
     if (HasFatalFailure()) return;
     begin_again(order, damage);
@@ -219,8 +224,8 @@ class FailpointWalk : public Story {
       for (const std::string& word : with_token(workload, token_)) words.push_back(word);
       Child launcher = Child::spawn(words);
       const Held watched(launcher.pid());
-      const bool known = watchdog.wait_until(
-          [&] { return !watched.alive() || !on_record(id).empty() || watchdog.find(id).has_value(); });
+      // Beyond its gate: analysis-run has its word that it is watched.
+      const bool known = watchdog.wait_until([&] { return !watched.alive() || runs_workload(id); });
       EXPECT_TRUE(known) << what << ": analysis-run hangs";
       const bool registered = watched.alive() || launcher.reap().value_or(125) != 125;
       if (registered || attempt == 5) {
@@ -245,6 +250,28 @@ class FailpointWalk : public Story {
     });
     EXPECT_TRUE(registered) << what << " can't be registered: " << said;
     return add(what, id, std::move(reasons), std::move(leader));
+  }
+
+  static bool runs_workload(const std::string& id) {
+    const auto members = processes_in(slice_folder(id));
+    return std::any_of(members.begin(), members.end(), [](pid_t pid) {
+      std::error_code gone;  // By its file: at the gate it has the command's name already.
+      return std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe", gone) == workload_program();
+    });
+  }
+
+  /// The same for one that does nothing before it is registered.
+  Life& enrol_at_gate(const std::string& what, std::set<std::string> reasons, const Dict& options,
+                      const Words& workload) {
+    int gate[2] = {-1, -1};
+    EXPECT_EQ(::pipe2(gate, O_CLOEXEC), 0);
+    const UniqueFd inside(gate[0]);
+    const UniqueFd outside(gate[1]);
+    Words words{workload_program(), "gate"};
+    for (const std::string& word : with_token(workload, token_)) words.push_back(word);
+    Life& life = enrol(what, std::move(reasons), options, Child::spawn(words, {-1, -1, -1, inside.get(), {}}));
+    EXPECT_EQ(::write(outside.get(), "!", 1), 1);
+    return life;
   }
 
   Child spawn(const Words& workload) const { return Child::spawn(with_token(workload, token_)); }
@@ -313,7 +340,7 @@ class FailpointWalk : public Story {
            {"leak", "256", "2", path("leak"), "100"});
     launch("leaves", {"orphaned"}, {"--grace=1s"}, {"leave", "2"});
 
-    Life& orphans = enrol("orphans", {"requested"}, {grace(1s)}, spawn({"daemonize", path("orphan")}));
+    Life& orphans = enrol_at_gate("orphans", {"requested"}, {grace(1s)}, {"daemonize", path("orphan")});
     orphans.to_be_killed = true;
     const Held orphan(static_cast<pid_t>(std::stol("0" + await_file("orphan"))));
 
