@@ -15,6 +15,6 @@ template <class Enum>
 
 }  // namespace aw
 
-// The only macros of ours: they need the text, file and line of the call site.
+// Beside those of base/failpoint.h the only macros of ours: they need the text, file and line of the call site.
 #define AW_ASSERT(condition) \
   (static_cast<bool>(condition) ? void(0) : ::aw::assertion_failed(#condition, __FILE__, __LINE__))

@@ -8,6 +8,8 @@
 #include <exception>
 #include <utility>
 
+#include "base/failpoint.h"
+
 namespace aw::bus {
 
 /// Of one call under way. Owned by its slot, which sd-bus frees after the callback or with the connection.
@@ -48,6 +50,7 @@ void guarded(const char* what, sd_bus_message* m, F&& f) noexcept {
 }  // namespace
 
 Result<std::unique_ptr<Connection>> Connection::open(BusKind kind, Activation activation) {
+<<<<<<< HEAD
   auto connection = prepare(kind, activation);
   if (auto opened = connection->reopen(); !opened) return std::move(opened).error();
   return connection;
@@ -55,6 +58,9 @@ Result<std::unique_ptr<Connection>> Connection::open(BusKind kind, Activation ac
 
 std::unique_ptr<Connection> Connection::prepare(BusKind kind, Activation activation) {
   // Messages can be made for a bus that is closed, not for one that never was anything else.
+=======
+  if (const int e = AW_FAILPOINT_ERRNO("bus.open", ECONNREFUSED)) return errno_error("connect to the bus", e);
+>>>>>>> h2
   sd_bus* bus = nullptr;
   AW_ASSERT(sd_bus_new(&bus) >= 0);
   AW_ASSERT(sd_bus_set_address(bus, "unix:path=/dev/null/bus") >= 0);
@@ -130,6 +136,7 @@ int Connection::on_reply(sd_bus_message* m, void* data, sd_bus_error*) noexcept 
   auto* pending = static_cast<Pending*>(data);
   guarded("bus reply", m, [&] {
     const OnReply callback = std::move(pending->on_reply);
+    if (const int e = AW_FAILPOINT_ERRNO("bus.reply", ETIMEDOUT)) return callback(local_error(e));
     if (const sd_bus_error* error = sd_bus_message_get_error(m)) {
       callback(remote_error(error));
     } else {
@@ -140,6 +147,7 @@ int Connection::on_reply(sd_bus_message* m, void* data, sd_bus_error*) noexcept 
 }
 
 int Connection::on_message(sd_bus_message* m, void* data, sd_bus_error*) noexcept {
+  AW_FAILPOINT("bus.signal");
   guarded("bus signal", m, [&] {
     const OnMessage keep = *static_cast<OnMessage*>(data);  // The callback may drop its own slot.
     keep(Message::share(m));
@@ -148,6 +156,7 @@ int Connection::on_message(sd_bus_message* m, void* data, sd_bus_error*) noexcep
 }
 
 int Connection::on_call(sd_bus_message* m, void* data, sd_bus_error*) noexcept {
+  AW_FAILPOINT("bus.call");
   guarded("bus call", m, [&] { (*static_cast<OnMessage*>(data))(Message::share(m)); });
   return 1;
 }
@@ -168,6 +177,7 @@ void Connection::request(Message call, OnReply on_reply_callback, Span timeout) 
     loop::Loop::schedule(*source);
   };
   if (call.append_status() < 0) return fail(-call.append_status());
+  if (const int e = AW_FAILPOINT_ERRNO("bus.request", ENOBUFS)) return fail(e);
   auto pending = std::make_unique<Pending>(Pending{std::move(on_reply_callback)});
   sd_bus_slot* slot = nullptr;
   const int r = sd_bus_call_async(bus_, &slot, call.raw(), &Connection::on_reply, pending.get(),
@@ -178,6 +188,7 @@ void Connection::request(Message call, OnReply on_reply_callback, Span timeout) 
   }
   (void)sd_bus_slot_set_destroy_callback(slot, [](void* data) { delete static_cast<Pending*>(data); });
   (void)pending.release();
+  AW_FAILPOINT("bus.requested");
   (void)sd_bus_slot_set_floating(slot, 1);  // The connection owns it from here on.
   sd_bus_slot_unref(slot);
 }
@@ -186,12 +197,14 @@ void Connection::send(Message message) {
   // Whoever called on a bus that has gone since is not there any more, and another may have its unique name.
   if (message.call() != nullptr && sd_bus_message_get_bus(message.call()) != bus_) return;
   if (const int err = why_unsendable(message); err != 0) return on_unsent(message, err);
+  if (const int e = AW_FAILPOINT_ERRNO("bus.send", ENOBUFS)) return on_unsent(message, e);
   const int r = sd_bus_send(bus_, message.raw(), nullptr);
   if (r < 0 && !is_lost(-r)) on_unsent(message, -r);  // A lost bus is told by Disconnected.
 }
 
 void Connection::send_to(Message signal, const std::string& destination) {
   if (const int err = why_unsendable(signal); err != 0) return on_unsent(signal, err);
+  if (const int e = AW_FAILPOINT_ERRNO("bus.send-to", ENOBUFS)) return on_unsent(signal, e);
   const int r = sd_bus_send_to(bus_, signal.raw(), destination.c_str(), nullptr);
   if (r < 0 && !is_lost(-r)) on_unsent(signal, -r);  // As in send().
 }
@@ -231,6 +244,7 @@ Reply Connection::call_blocking(Message call, Span timeout) {
 }
 
 Result<Slot> Connection::match(const std::string& rule, OnMessage on_signal) {
+  if (const int e = AW_FAILPOINT_ERRNO("bus.match", ENOBUFS)) return errno_error("match " + rule, e);
   Slot slot;
   slot.callback_ = std::make_unique<OnMessage>(std::move(on_signal));
   sd_bus_slot* raw = nullptr;
@@ -252,6 +266,7 @@ Result<Slot> Connection::serve(const char* path, OnMessage handler) {
 }
 
 void Connection::request_name(const char* name, std::function<void(Result<void>)> done) {
+  AW_FAILPOINT("bus.request-name");
   auto call = new_call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "RequestName");
   call.append(name).append(std::uint32_t{4});  // DBUS_NAME_FLAG_DO_NOT_QUEUE
   request(std::move(call), [name = std::string(name), done = std::move(done)](Reply reply) {
@@ -259,6 +274,7 @@ void Connection::request_name(const char* name, std::function<void(Result<void>)
       return done(Error{std::make_error_code(std::errc::permission_denied),
                         "take the bus name " + name + ": " + error->message});
     }
+    AW_FAILPOINT("bus.name-taken");
     const auto answer = std::get<Message>(reply).read_u32();
     if (answer && (*answer == 1 || *answer == 4)) return done({});  // Primary owner, or already ours.
     done(Error{std::make_error_code(std::errc::address_in_use),

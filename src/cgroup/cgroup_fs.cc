@@ -15,6 +15,7 @@
 #include <array>
 #include <charconv>
 
+#include "base/failpoint.h"
 #include "cgroup/parse.h"
 
 namespace aw::cgroup {
@@ -55,12 +56,14 @@ Result<std::string_view> read_once(int fd, const char* name, Buffer& buffer) {
 }
 
 Result<std::string_view> read_at(int dir, const char* name, Buffer& buffer) {
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-file", EMFILE, ENOMEM)) return errno_error(name, e);
   const UniqueFd fd(::openat(dir, name, O_RDONLY | O_CLOEXEC));
   if (!fd) return errno_error(name);
   return read_once(fd.get(), name, buffer);
 }
 
 Result<void> write_at(int dir, const char* name, std::string_view text) {
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.open-to-write", EMFILE)) return errno_error(name, e);
   const UniqueFd fd(::openat(dir, name, O_WRONLY | O_CLOEXEC));
   if (!fd) return errno_error(name);
   if (::write(fd.get(), text.data(), text.size()) < 0) return errno_error(name);
@@ -68,6 +71,7 @@ Result<void> write_at(int dir, const char* name, std::string_view text) {
 }
 
 Result<void> read_procs_at(int dir, std::vector<pid_t>& pids) {
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-procs", EMFILE, ENOMEM)) return errno_error(kCgroupProcs, e);
   const UniqueFd fd(::openat(dir, kCgroupProcs, O_RDONLY | O_CLOEXEC));
   if (!fd) return errno_error(kCgroupProcs);
   std::string text;
@@ -81,6 +85,7 @@ Result<void> read_procs_at(int dir, std::vector<pid_t>& pids) {
 }
 
 Result<UniqueFd> open_dir_at(int dir, const char* path) {
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.open-dir", EMFILE)) return errno_error(std::string("cgroup ") + path, e);
   UniqueFd fd(::openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return errno_error(std::string("cgroup ") + path);
   return fd;
@@ -89,6 +94,7 @@ Result<UniqueFd> open_dir_at(int dir, const char* path) {
 /// Calls f(name) for each directory in `dir`.
 template <class F>
 Result<void> for_each_child(int dir, F&& f) {
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.list", EMFILE)) return errno_error("list a cgroup", e);
   // A descriptor of its own: fdopendir() takes it over and moves its offset.
   UniqueFd own(::openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!own) return errno_error("list a cgroup");
@@ -126,6 +132,8 @@ class HeldCgroup final : public supervise::RunCgroup {
   /// Opens what is read often. inotify reports a file by its name in the watched directory only while its inode is
   /// in memory, so holding these two open is also what makes the watch work.
   Result<void> begin(RunKey key) {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.hold-files", EMFILE))
+      return errno_error(kMemoryEvents, e).within(path_);
     for (auto [fd, name] :
          {std::pair{&memory_events_, kMemoryEvents}, {&cgroup_events_, kCgroupEvents}, {&memory_stat_, kMemoryStat}}) {
       fd->reset(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
@@ -139,12 +147,17 @@ class HeldCgroup final : public supervise::RunCgroup {
 
   const std::string& path() const override { return path_; }
   Result<MemoryEvents> read_memory_events() const override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-memory-events", ENOMEM)) return errno_error(kMemoryEvents, e);
     return read_held(memory_events_, kMemoryEvents, parse_memory_events);
   }
   Result<MemoryStat> read_memory_stat() const override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-memory-stat", ENOMEM)) return errno_error(kMemoryStat, e);
     return read_held(memory_stat_, kMemoryStat, parse_memory_stat);
   }
-  Result<bool> read_populated() const override { return read_held(cgroup_events_, kCgroupEvents, parse_populated); }
+  Result<bool> read_populated() const override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-events", ENOMEM)) return errno_error(kCgroupEvents, e);
+    return read_held(cgroup_events_, kCgroupEvents, parse_populated);
+  }
   Result<MemoryPressure> read_memory_pressure() const override {
     return read_named(kMemoryPressure, parse_memory_pressure);
   }
@@ -169,10 +182,17 @@ class HeldCgroup final : public supervise::RunCgroup {
   }
 
   Result<void> write_tripwire(Bytes limit) override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.write-tripwire", ENOMEM)) return errno_error(kMemoryHigh, e);
     return write(kMemoryHigh, limit.is_infinite() ? "max" : std::to_string(limit.count()));
   }
-  Result<void> write_kill() override { return write(kCgroupKill, "1"); }
+  Result<void> write_kill() override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.kill", EMFILE, ENOMEM)) return errno_error(kCgroupKill, e);
+    auto written = write(kCgroupKill, "1");
+    AW_FAILPOINT("cgroup.killed");
+    return written;
+  }
   Result<void> write_thaw() override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.thaw", ENOMEM)) return errno_error(kCgroupFreeze, e);
     // Each scope too: whoever froze one wrote there.
     (void)for_each_child(dir_.get(), [&](const char* name) {
       if (const auto child = open_dir_at(dir_.get(), name)) (void)write_at(child->get(), kCgroupFreeze, "0");
@@ -180,10 +200,13 @@ class HeldCgroup final : public supervise::RunCgroup {
     return write(kCgroupFreeze, "0");
   }
   Result<void> write_note(const std::string& note) override {
-    if (::fsetxattr(dir_.get(), kNote, note.data(), note.size(), 0) == 0) return {};
-    return errno_error(kNote).within(path_);
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.set-note", ENOSPC, ENOMEM)) return errno_error(kNote, e).within(path_);
+    if (::fsetxattr(dir_.get(), kNote, note.data(), note.size(), 0) < 0) return errno_error(kNote).within(path_);
+    AW_FAILPOINT("cgroup.note-set");
+    return {};
   }
   Result<std::string> read_note() const override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.get-note", ENOMEM)) return errno_error(kNote, e).within(path_);
     std::string note(kMostNoteBytes, '\0');
     const ssize_t size = ::fgetxattr(dir_.get(), kNote, note.data(), note.size());
     if (size < 0) return errno_error(kNote).within(path_);
@@ -270,6 +293,7 @@ Result<std::unique_ptr<CgroupFs>> CgroupFs::open_unchecked(loop::Loop& loop, con
   auto root = open_dir_at(AT_FDCWD, mount.c_str());
   if (!root) return std::move(root).error();
   fs->root_ = std::move(*root);
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.inotify", EMFILE)) return errno_error("inotify", e);
   fs->inotify_.reset(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
   if (!fs->inotify_) return errno_error("inotify");
   CgroupFs* self = fs.get();
@@ -281,6 +305,7 @@ Result<std::unique_ptr<CgroupFs>> CgroupFs::open_unchecked(loop::Loop& loop, con
 }
 
 void CgroupFs::on_readable(const Now& now) {
+  AW_FAILPOINT("cgroup.inotify-read");
   alignas(inotify_event) std::array<char, 65536> buffer;
   const ssize_t size = ::read(inotify_.get(), buffer.data(), buffer.size());
   for (ssize_t at = 0; at < size;) {
@@ -301,6 +326,7 @@ void CgroupFs::on_dirty(const Now& now) {
 }
 
 Result<int> CgroupFs::add_watch(RunKey key, int dir) {
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.inotify-add", ENOSPC, ENOMEM)) return errno_error("inotify watch", e);
   const std::string path = "/proc/self/fd/" + std::to_string(dir);
   const int watch = ::inotify_add_watch(inotify_.get(), path.c_str(), IN_MODIFY | IN_ONLYDIR);
   if (watch < 0) return errno_error("inotify watch");
@@ -351,7 +377,9 @@ Result<std::vector<std::string>> CgroupFs::list_slices() const {
 Result<void> CgroupFs::put_back(pid_t pid, const std::string& path) {
   const auto dir = open_dir_at(root_.get(), path == "/" ? "." : path.substr(1).c_str());
   if (!dir) return dir.error();
+  if (const int e = AW_FAILPOINT_ERRNO("cgroup.move", ENOMEM, EAGAIN)) return errno_error("move a process", e);
   auto done = write_at(dir->get(), kCgroupProcs, std::to_string(pid));
+  AW_FAILPOINT("cgroup.moved");
   if (!done) return std::move(done).error().within("move process " + std::to_string(pid) + " to " + path);
   return {};
 }

@@ -3,8 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <cstdlib>
 
+#include "base/failpoint.h"
 #include "base/version.h"
 #include "daemon/program.h"
 
@@ -37,11 +39,24 @@ int main(int argc, char** argv) {
   app.add_flag("--check-config", options.check_config, "Read the configuration, say what is wrong with it, and exit");
   app.add_flag("--lift-tripwires", options.lift_tripwires,
                "Lift memory.high of all runs and exit; for the service's stop and failure path");
+#ifdef AW_FAILPOINTS
+  bool list_failpoints = false;
+  app.add_flag("--failpoints", list_failpoints, "List the points at which AW_FAILPOINTS= may have things go wrong");
+#endif
   app.footer("See analysis-watchdogd(8) and analysis-watchdog.conf(5).");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? EXIT_SUCCESS : 2;
   }
+#ifdef AW_FAILPOINTS
+  if (list_failpoints)
+    return std::fputs(failpoint::describe_points().c_str(), stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+  // Not for the service's failure path: it would stumble over the point that has brought it about.
+  if (auto armed = options.lift_tripwires ? Result<void>() : failpoint::arm_from_environment(); !armed) {
+    spdlog::critical("{}", armed.error().message);
+    return 2;
+  }
+#endif
   return daemon::run(options);
 }

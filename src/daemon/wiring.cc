@@ -12,6 +12,7 @@
 #include <csignal>
 
 #include "analysis_watchdog/names.h"
+#include "base/failpoint.h"
 #include "base/version.h"
 #include "journal/sentences.h"
 #include "ledger/ledger_reader.h"
@@ -168,8 +169,10 @@ Result<void> Daemon::start() {
 // ---- the bus ----
 
 void Daemon::connect(const Now&) {
-  if (auto opened = connection_->reopen(); !opened) return on_bus_away(opened.error());
-  protect_bus(*connection_, processes_);
+  if (!connection_->is_open()) {
+    if (auto opened = connection_->reopen(); !opened) return on_bus_away(opened.error());
+    protect_bus(*connection_, processes_);
+  }
   manager_->request_start([this](Result<std::string> cgroup) { on_manager_ready(std::move(cgroup)); });
 }
 
@@ -205,6 +208,7 @@ void Daemon::on_manager_ready(Result<std::string> cgroup) {
 void Daemon::on_name(Result<void> taken) {
   if (!connection_->is_open()) return;
   if (!taken) return fail(taken.error());
+  AW_FAILPOINT("daemon.named");
   if (std::exchange(bus_away_, false)) spdlog::info("the bus is back");
   begin();
   (void)sd_notify(0, kWatching);
@@ -340,6 +344,7 @@ void Daemon::begin() {
   const Now now = loop_.now();
   if (stay_ == Stay::kForGood) supervisor_->chronicle().daemon(EventKind::kDaemonStarted, kVersion, now);
   adopt();
+  AW_FAILPOINT("daemon.adopted");
   if (stay_ == Stay::kOnePass) {
     pass_ends_ = now.monotonic + kLongestPass;
     // An orphan is one that was seen twice.
@@ -394,7 +399,9 @@ void Daemon::adopt() {
 
 void Daemon::record(const supervise::EventRecord& event) {
   history_.add(event);
+  AW_FAILPOINT("daemon.record");
   ledger_.write(event);
+  AW_FAILPOINT("daemon.ledger-told");
   journal_.write(event);
   if (stay_ == Stay::kForGood) return service_->on_event(event);
   spdlog::info("{}", journal::message(event));
@@ -418,11 +425,13 @@ void Daemon::reload() {
 
 void Daemon::stop(const Now& now) {
   (void)sd_notify(0, "STOPPING=1");
+  AW_FAILPOINT("daemon.stop");
   if (watching_ && stay_ == Stay::kForGood) {
     supervisor_->chronicle().daemon(EventKind::kDaemonStopped, kVersion, now);
   }
   // A tree must not be held at its tripwire by nobody: the ceiling decides while we are away.
   if (cgroups_) (void)cgroups_->lift_tripwires();
+  AW_FAILPOINT("daemon.stopped");
   loop_.exit(EXIT_SUCCESS);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/analysis_id.h"
 #include "base/assert.h"
+#include "base/failpoint.h"
 #include "base/thread.h"
 #include "journal/sentences.h"
 
@@ -187,7 +188,9 @@ void JournalWriter::run() {
     lock.unlock();
     std::vector<iovec> parts;
     for (const std::string& field : fields) parts.push_back({const_cast<char*>(field.data()), field.size()});
-    const bool sent = send_(parts.data(), static_cast<int>(parts.size())) >= 0;
+    const int refused = AW_FAILPOINT_ERRNO("journal.send", ENOBUFS, ENOENT);
+    const bool sent = refused == 0 && send_(parts.data(), static_cast<int>(parts.size())) >= 0;
+    AW_FAILPOINT("journal.sent");
     if (dropped > 0) (void)sd_journal_print(4, "%zu records did not reach the journal: it took too long", dropped);
     lock.lock();
     sending_ = false;

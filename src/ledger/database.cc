@@ -3,8 +3,35 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/unique_fd.h"
+
+#ifdef AW_FAILPOINTS
+// SQLite's own system calls, as they are found under these names in this program first: what it makes of a disk that
+// fails at any of them is its business, and part of what is tested.
+extern "C" ssize_t pwrite64(int fd, const void* data, size_t size, off64_t at) {
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.file-write", ENOSPC, EIO)) {
+    errno = e;
+    return -1;
+  }
+  const ssize_t written = ::syscall(SYS_pwrite64, fd, data, size, at);
+  AW_FAILPOINT("ledger.file-written");
+  return written;
+}
+
+extern "C" int fdatasync(int fd) {
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.file-sync", EIO, ENOSPC)) {
+    errno = e;
+    return -1;
+  }
+  const int synced = static_cast<int>(::syscall(SYS_fdatasync, fd));
+  AW_FAILPOINT("ledger.file-synced");
+  return synced;
+}
+#endif
 
 namespace aw::ledger {
 namespace {
@@ -25,6 +52,15 @@ Error error_of(sqlite3* handle, std::string_view what) {
     message += " (" + std::generic_category().message(err) + ")";
   }
   return {{code, sqlite_category()}, std::move(message)};
+}
+
+/// What SQLite makes of a system call that fails with this errno.
+[[maybe_unused]] Error failed(std::string_view what, int err) {
+  const int code = err == ENOSPC   ? SQLITE_FULL
+                   : err == EMFILE ? SQLITE_CANTOPEN
+                   : err == EAGAIN ? SQLITE_BUSY
+                                   : SQLITE_IOERR;
+  return {{code, sqlite_category()}, std::string(what) + ": " + std::generic_category().message(err)};
 }
 
 /// The first words of a statement, for a message.
@@ -95,6 +131,7 @@ std::string Statement::text(int column) const {
 }
 
 Result<Database> Database::open(const std::filesystem::path& path, Access access, int busy_milliseconds) {
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.open", EMFILE, EIO)) return failed("open " + path.string(), e);
   const int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                     (access == Access::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
   sqlite3* handle = nullptr;
@@ -113,6 +150,7 @@ Result<void> Database::execute(const char* sql) {
 }
 
 Result<Statement> Database::prepare(std::string_view sql) {
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.prepare", EIO)) return failed(gist(sql), e);
   sqlite3_stmt* handle = nullptr;
   const int prepared = sqlite3_prepare_v3(handle_.get(), sql.data(), static_cast<int>(sql.size()), 0, &handle, nullptr);
   if (prepared != SQLITE_OK) return error_of(handle_.get(), gist(sql));
@@ -148,13 +186,18 @@ bool Database::has_moved() const {
 void Database::forget() { sqlite3_db_config(handle_.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr); }
 
 Result<Transaction> Transaction::begin(Database& database) {
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.begin", EAGAIN, EIO)) return failed("BEGIN IMMEDIATE", e);
   if (auto begun = database.execute("BEGIN IMMEDIATE"); !begun) return std::move(begun).error();
+  AW_FAILPOINT("ledger.begun");
   return Transaction(database);
 }
 
 Result<void> Transaction::commit() {
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.commit", ENOSPC, EIO)) return failed("COMMIT", e);
   auto committed = database_->execute("COMMIT");
   if (committed) database_ = nullptr;
+  // It is durable, and nobody is told: what was written is written again.
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.committed", EIO)) return failed("COMMIT", e);
   return committed;
 }
 
@@ -174,6 +217,8 @@ Result<void> create_file(const std::filesystem::path& path) {
       return errno_error("make " + dir.string());
     }
   }
+  if (const int e = AW_FAILPOINT_ERRNO("ledger.create-file", EMFILE, ENOSPC))
+    return errno_error("create " + path.string(), e);
   // An existing file is not even opened: close() would drop the POSIX locks of our other connections to it.
   const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
   if (!fd) return errno == EEXIST ? Result<void>() : errno_error("create " + path.string());

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "base/failpoint.h"
 #include "ledger/migrations.h"
 
 namespace aw::ledger {
@@ -45,6 +46,7 @@ int stop_when_late(void* deadline) {
 }
 
 Result<void> prepare_file(Database& database, std::optional<std::uint32_t> most_pages) {
+  AW_FAILPOINT("ledger.opened");
   if (auto set = database.execute(kSettings); !set) return set;
   database.keep_log();
   if (most_pages) {
@@ -67,6 +69,7 @@ std::string name_of(const Entry& entry) {
 }  // namespace
 
 Result<void> look_for_damage(const fs::path& path) {
+  AW_FAILPOINT("ledger.check");
   auto database = Database::open(path, Database::Access::kRead, kPatience);
   if (!database) return std::move(database).error();
   auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{2};
@@ -144,18 +147,24 @@ Result<void> LedgerFile::write(const EventRecord& event) {
   if (event.kind == EventKind::kRegistered) {
     if (auto added = add_analysis(event.registered_as, "", event.occurred_at); !added) return added;
   }
+  AW_FAILPOINT("ledger.insert-event");
   return insert_event_.run(event);
 }
 
 Result<void> LedgerFile::write(const BeginRun& begin) {
+  AW_FAILPOINT("ledger.begin-run");
   if (auto added = add_analysis(begin.row.registered_as, begin.row.run_id, begin.row.registered_at); !added)
     return added;
   return upsert_run_.run(begin.row);
 }
 
-Result<void> LedgerFile::write(const ChangeRun& change) { return upsert_run_.run(change.row); }
+Result<void> LedgerFile::write(const ChangeRun& change) {
+  AW_FAILPOINT("ledger.change-run");
+  return upsert_run_.run(change.row);
+}
 
 Result<void> LedgerFile::write(const EndRun& end) {
+  AW_FAILPOINT("ledger.end-run");
   end_run_.bind(1, storable(end.run_id));
   return end_run_.run();
 }
@@ -191,10 +200,13 @@ Result<fs::path> set_aside(const fs::path& path, WallTime now) {
   for (int i = 2; taken(name); ++i) name = plain + "." + std::to_string(i);
 
   for (const char* suffix : kSuffixes) {
+    if (const int e = AW_FAILPOINT_ERRNO("ledger.set-aside", ENOSPC, EIO))
+      return errno_error("rename " + path.string(), e);
     if (::rename((path.string() + suffix).c_str(), (name + suffix).c_str()) < 0 && (errno != ENOENT || *suffix == 0)) {
       return errno_error("rename " + path.string() + suffix);
     }
   }
+  AW_FAILPOINT("ledger.was-set-aside");
   return fs::path(name);
 }
 

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "base/failpoint.h"
 #include "ledger/migrations.h"
 
 namespace aw::ledger {
@@ -52,6 +53,7 @@ Result<void> forget_analyses(Database& database, const std::set<std::string>& id
 /// Runs one of the above in a transaction of its own.
 template <class Bind>
 Result<std::int64_t> delete_some(Database& database, const char* sql, const Bind& bind) {
+  AW_FAILPOINT("ledger.prune");
   auto transaction = Transaction::begin(database);
   if (!transaction) return std::move(transaction).error();
   auto statement = database.prepare(sql);

@@ -12,6 +12,7 @@
 #include <array>
 #include <csignal>
 
+#include "base/failpoint.h"
 #include "base/numbers.h"
 #include "process/parse.h"
 #include "supervise/refusal.h"
@@ -32,6 +33,7 @@ std::string proc_path(pid_t pid, const char* file) { return "/proc/" + std::to_s
 
 /// A file of /proc as it is now, up to `limit` bytes; nothing if the process is gone or not ours to read.
 std::optional<std::string> find_text(const std::string& path, std::size_t limit = 4096) {
+  if (AW_FAILPOINT_ERRNO("process.read-proc", EMFILE, ENOMEM) != 0) return std::nullopt;
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return std::nullopt;
   std::string text(limit, '\0');
@@ -46,10 +48,22 @@ std::optional<std::string> find_text(const std::string& path, std::size_t limit 
   return text;
 }
 
-int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
+/// What was ordered there, as the system call itself would return it.
+int fail(int error) {
+  errno = error;
+  return -1;
+}
+
+int pidfd_open(pid_t pid) {
+  if (const int e = AW_FAILPOINT_ERRNO("process.pidfd-open", EMFILE, ENOMEM)) return fail(e);
+  return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+}
 
 int pidfd_send_signal(int pidfd, int signal) {
-  return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+  if (const int e = AW_FAILPOINT_ERRNO("process.signal", EPERM)) return fail(e);
+  const int sent = static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+  AW_FAILPOINT("process.signalled");
+  return sent;
 }
 
 bool is_readable(int fd) {
@@ -82,6 +96,7 @@ class Handle final : public ProcessHandle {
   }
 
   Result<void> watch(std::function<void(const Now&)> ended) override {
+    if (const int e = AW_FAILPOINT_ERRNO("process.watch", ENOSPC, ENOMEM)) return errno_error("watch a process", e);
     auto source = loop_.watch_fd(fd_.get(), EPOLLIN, loop::Priority::kProcess, "process end",
                                  [this, ended = std::move(ended)](const Now& now) {
                                    const auto keep = ended;  // Whoever is told may drop this handle.
@@ -180,6 +195,7 @@ std::optional<ProcessStat> ProcFs::find_stat(pid_t pid) const {
 
 std::vector<ProcessStat> ProcFs::read_all() const {
   std::vector<ProcessStat> all;
+  if (AW_FAILPOINT_ERRNO("process.list", EMFILE) != 0) return all;
   DIR* proc = ::opendir("/proc");
   if (proc == nullptr) return all;
   while (const dirent* entry = ::readdir(proc)) {

@@ -6,6 +6,7 @@
 #include <csignal>
 
 #include "base/assert.h"
+#include "base/failpoint.h"
 #include "supervise/refusal.h"
 #include "supervise/run_note.h"
 #include "supervise/supervisor.h"
@@ -101,6 +102,7 @@ void Supervisor::adopt(Before before, const Now& now) {
   for (const RunRow& row : left) {
     chronicle_.pass_over(row.run_id, before_.is_recorded);
     const bool rebooted = row.boot_id != ports_.identity.boot_id();
+    AW_FAILPOINT("adoption.lost");
     chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
                     now);
   }
@@ -152,6 +154,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     return;
   }
   if (!cgroup) return adopt_later(slice, std::move(row), now);
+  AW_FAILPOINT("adoption.opened");
   const auto pids = (*cgroup)->read_processes();
   const auto populated = (*cgroup)->read_populated();
   const bool lives = populated && *populated;
@@ -188,6 +191,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     return remove_when_kept(slice);
   }
 
+  AW_FAILPOINT("adoption.read");
   const AnalysisId id = AnalysisId::parse(note->row.registered_as).value();
   if (by_id_.contains(id)) return;  // Two slices that tell the same id: one of them is not of our making.
   auto made = std::make_unique<Run>(key, id, StallDetector(policy_.stall.pressure_percent, policy_.stall.time));
@@ -202,12 +206,14 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
 
   run.phase = Phase::kRunning;
   if (stranger || !before.in_passing) chronicle_.adopted(run, stranger, now);
+  AW_FAILPOINT("adoption.recorded");
   if (stranger) remember(run);
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
   (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);
   ports_.placer.request_limits(slice, slice_limits(run), [](const Result<void>&, const Now&) {});
   begin_watching(run, now);
   if (note->row.owner && !run.owner) on_owner_ended(key, now);
+  AW_FAILPOINT("adoption.watched");
   if (!note->cause) return look(run, now);
   finish(run, *note, now);
 }
@@ -296,6 +302,7 @@ void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
   if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
   run.cause = note.cause;
   if (note.cause && note.told) run.signal = SIGTERM;
+  AW_FAILPOINT("adoption.closing");
   if (!run.cause && run.memory.last_events.oom_kill == 0 && run.backstop != kNever &&
       then.monotonic >= run.backstop - kBackstopEarliness) {
     run.cause = Cause{Reason::kWallClock, "systemd ended it, at its backstop, while the watchdog was away", true};
@@ -329,6 +336,7 @@ void Supervisor::remember(const Run& run) {
 void Supervisor::remove_when_kept(const std::string& slice) {
   if (!leaving_.emplace(slice, std::vector<std::function<void()>>()).second) return;
   ports_.recorder.when_kept([this, slice](const Now&) {
+    AW_FAILPOINT("run.end-durable");
     const auto waiting = leaving_.extract(slice);
     ports_.placer.request_remove(slice, [](const Result<void>&, const Now&) {});
     for (const auto& place : waiting.mapped()) place();

@@ -4,6 +4,7 @@
 // fresh scope: a new one in the run's slice, into which the processes are moved until the old one is empty.
 #include <algorithm>
 
+#include "base/failpoint.h"
 #include "supervise/limit_details.h"
 #include "supervise/refusal.h"
 #include "supervise/supervisor.h"
@@ -101,6 +102,7 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
           placed = refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile");
         } else if (placed) {
           placed = move_all(moved, slice, scope);
+          AW_FAILPOINT("change.all-moved");
           if (!placed && moved.releasing) bring_back(moved, scope);
         }
         placed = to_answer(moved.id, std::move(placed));
@@ -122,6 +124,7 @@ void Supervisor::request_unregister(const AnalysisId& id, const Now& now, Done d
   if (run == nullptr) return done(why, now);
   run->releasing = true;
   remember(*run);
+  AW_FAILPOINT("change.releasing-noted");
   // Out of the run's slice and its limits altogether.
   rehouse(*run, ports_.placer.parent_slice(), shelter_unit(run->id, run->run_id), kForever, now,
           [this, done = std::move(done)](Run* released, Result<void> moved, const Now& when) {
@@ -191,6 +194,7 @@ void Supervisor::request_extend(const AnalysisId& id, Span by, const Caller& cal
                    if (const auto it = runs_.find(key); it != runs_.end()) {
                      if (result) {
                        remember(*it->second);
+                       AW_FAILPOINT("change.deadline-noted");
                        chronicle_.extended(*it->second, by, when);
                      }
                      if (!result) take_back(*it->second, before);
@@ -226,6 +230,7 @@ void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, 
       it->second->changing = false;
       if (result) {
         remember(*it->second);
+        AW_FAILPOINT("change.limits-noted");
         chronicle_.limits_changed(*it->second, differences(before, it->second->limits), when);
         follow_policies(*it->second, before, when);
       } else {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "base/failpoint.h"
 #include "supervise/supervisor.h"
 
 namespace aw::supervise {
@@ -74,6 +75,7 @@ void Supervisor::deal_with_orphan(Run& run, const ProcessStat& orphan, const std
   run.orphans.reported[key_of(orphan)] = kills ? add_span(now.monotonic, run.limits.grace) : kNever;
   chronicle_.orphan_found(run, orphan, now);
   if (!kills) return;
+  AW_FAILPOINT("orphan.recorded");
   const auto roots = run.roots();
   for (const ProcessKey& process : subtree_of(orphan.pid, members, roots)) {
     (void)ports_.processes.signal_member(process.pid, run.cgroup->path(), kTermThenContinue);  // Gone is fine.

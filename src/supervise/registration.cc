@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/assert.h"
+#include "base/failpoint.h"
 #include "supervise/refusal.h"
 #include "supervise/supervisor.h"
 
@@ -141,12 +142,15 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   const bool made = placed || placed.error().code == std::errc::operation_canceled;
   const bool lived = run.leader->alive();
   std::vector<Moved> moved{{run.leader_key, run.origin}};
+  AW_FAILPOINT("registration.placed");
   if (placed && lived) placed = take_over(run, moved, now);
+  AW_FAILPOINT("registration.taken-over");
   if (placed && lived) {
     const bool first = !ancestor_ooms_;
     follow_ancestors(now);
     if (first) overrun_.reset();  // Long before this run, for all we know.
     happen(run, Happening::kPlaced, now);
+    AW_FAILPOINT("registration.recorded");
     return done(key, now);
   }
 

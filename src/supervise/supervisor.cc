@@ -7,6 +7,7 @@
 #include <csignal>
 
 #include "base/assert.h"
+#include "base/failpoint.h"
 #include "supervise/refusal.h"
 
 namespace aw::supervise {
@@ -163,6 +164,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
   switch (action) {
     case Action::kRecordRegistered:
       remember(run);
+      AW_FAILPOINT("run.registered-noted");
       return chronicle_.registered(run, now);
     case Action::kWatch:
       return begin_watching(run, now);
@@ -171,7 +173,10 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       if (run.ending_since == Instant{}) run.ending_since = now.monotonic;
       renew_names(run);
       remember(run);
-      return chronicle_.ending(run, now);
+      AW_FAILPOINT("run.ending-noted");
+      chronicle_.ending(run, now);
+      AW_FAILPOINT("run.ending-recorded");
+      return;
     case Action::kLiftTripwire:
       if (run.limits.memory.is_infinite()) return;
       // At once by hand, and for good through systemd a little later, if the run is still there by then: what is
@@ -181,6 +186,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
     case Action::kSendTerm:
       if (run.told) return;  // By the daemon before this one.
       if (!run.cause || !run.cause->term_sent_elsewhere) send_term(run, run.cgroup->path());
+      AW_FAILPOINT("run.term-sent");
       run.told = true;
       return remember(run);
     case Action::kArmGrace:
@@ -192,6 +198,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       run.escalated = true;
       renew_names(run);
       remember(run);
+      AW_FAILPOINT("run.escalated-noted");
       return chronicle_.escalated(run, now);
     case Action::kWriteKill:
       (void)run.cgroup->write_kill();  // Gone is what we want; anything else is seen by the retry.
@@ -208,6 +215,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       return;  // on_placed() holds the reply and the error.
     case Action::kLetLive:
       remember(run);
+      AW_FAILPOINT("run.released-noted");
       return chronicle_.unregistered(run, now);
     case Action::kForget:
       return forget(run);
@@ -280,7 +288,9 @@ void Supervisor::follow_ancestors(const Now& now) {
 void Supervisor::record_end(Run& run, const Now& now) {
   if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
   if (!run.cause && run.memory.last_events.oom_kill > 0) run.cause = kernel_kill(run.memory.last_events, now);
+  AW_FAILPOINT("run.empty");
   chronicle_.ended(run, reason_of_end(run), now);
+  AW_FAILPOINT("run.end-recorded");
   const auto tasks = run.cgroup->read_counters().tasks;
   if (tasks.value_or(0) > 0) {
     ended_[run.key] = std::make_unique<Ended>(Ended{chronicle_.last_end(), run.cgroup->path()});

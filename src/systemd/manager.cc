@@ -5,6 +5,7 @@
 #include <csignal>
 #include <utility>
 
+#include "base/failpoint.h"
 #include "base/utf8.h"
 
 namespace aw::systemd {
@@ -112,6 +113,7 @@ void Manager::request_start(std::function<void(Result<std::string>)> done) {
   matches_.push_back(std::move(*added));
   connection_.request(connection_.new_call(kDestination, kPath, kManager, "Subscribe"),
                       [this, done = std::move(done)](Reply reply) {
+                        AW_FAILPOINT("systemd.subscribed");
                         const auto* error = std::get_if<RemoteError>(&reply);
                         if (error != nullptr && error->name != "org.freedesktop.systemd1.AlreadySubscribed") {
                           return done(failure("subscribe to systemd's signals", *error));
@@ -170,6 +172,7 @@ void Manager::send_start(const StartPtr& start) {
     // Its pid may be another's by now, and PID 1 would move that one.
     return start->done(Error{std::make_error_code(std::errc::no_such_process), "the process has ended"}, loop_.now());
   }
+  AW_FAILPOINT("systemd.start-unit");
   auto call = connection_.new_call(kDestination, kPath, kManager, "StartTransientUnit");
   call.append(start->scope.scope).append("fail");
   call.open('a', "(sv)");
@@ -187,9 +190,13 @@ void Manager::send_start(const StartPtr& start) {
   call.close();
   connection_.request(
       std::move(call), [this, start](Reply reply) { on_start_reply(start, std::move(reply)); }, kPatience);
+  AW_FAILPOINT("systemd.start-unit-sent");
 }
 
 void Manager::on_start_reply(const StartPtr& start, Reply reply) {
+  if (const int e = AW_FAILPOINT_ERRNO("systemd.start-unit-reply", ETIMEDOUT)) {
+    return start->done(errno_error("StartTransientUnit", e), loop_.now());
+  }
   if (const auto* error = std::get_if<RemoteError>(&reply)) {
     // What is left of an earlier run's units goes away by itself: try again in a moment.
     const bool exists = error->name == "org.freedesktop.systemd1.UnitExists" ||
@@ -224,6 +231,7 @@ void Manager::retry_later(const StartPtr& start) {
 // ---- changing and stopping ----
 
 void Manager::request_limits(const std::string& slice, const SliceLimits& limits, Done done) {
+  AW_FAILPOINT("systemd.set-limits");
   auto call = connection_.new_call(kDestination, kPath, kManager, "SetUnitProperties");
   call.append(slice).append(true).open('a', "(sv)");
   add_limits(call, limits);
@@ -231,6 +239,9 @@ void Manager::request_limits(const std::string& slice, const SliceLimits& limits
   connection_.request(
       std::move(call),
       [this, slice, done = std::move(done)](Reply reply) {
+        if (const int e = AW_FAILPOINT_ERRNO("systemd.set-limits-reply", ETIMEDOUT)) {
+          return done(errno_error("set the limits of " + slice, e), loop_.now());
+        }
         const auto* error = std::get_if<RemoteError>(&reply);
         done(error == nullptr ? Result<void>() : failure("set the limits of " + slice, *error), loop_.now());
       },
@@ -257,11 +268,15 @@ void Manager::request_stop(const std::string& unit, Done done) {
 }
 
 void Manager::request_job(const char* method, const std::string& unit, Done done) {
+  AW_FAILPOINT("systemd.stop-unit");
   auto call = connection_.new_call(kDestination, kPath, kManager, method);
   call.append(unit).append("replace");
   connection_.request(
       std::move(call),
       [this, unit, done = std::move(done)](Reply reply) {
+        if (const int e = AW_FAILPOINT_ERRNO("systemd.stop-unit-reply", ETIMEDOUT)) {
+          return done(errno_error("stop " + unit, e), loop_.now());
+        }
         if (const auto* error = std::get_if<RemoteError>(&reply)) {
           const bool gone = error->name == "org.freedesktop.systemd1.NoSuchUnit";
           return done(gone ? Result<void>() : failure("stop " + unit, *error), loop_.now());
@@ -302,6 +317,7 @@ void Manager::wait_for_job(const std::string& job, Done done) {
 }
 
 void Manager::finish_waiting(const std::string& job, const std::string& result) {
+  AW_FAILPOINT("systemd.job-removed");
   auto waiting = jobs_.extract(job);
   early_results_.erase(job);
   if (!waiting) return;
@@ -312,6 +328,7 @@ void Manager::finish_waiting(const std::string& job, const std::string& result) 
 }
 
 void Manager::on_job_new(Message signal) {
+  AW_FAILPOINT("systemd.job-new");
   // u id, o job, s unit
   auto id = signal.read_u32();
   auto job = signal.read_path();
