@@ -35,6 +35,7 @@ enum class EventKind {
   kRegistered,
   kUnregistered,
   kLimitsChanged,
+  kLimitsRestored,  ///< somebody else had changed them; they are as they were
   kExtended,
   kOrphanFound,
   kEnding,      ///< about to send SIGTERM; holds the evidence
@@ -50,8 +51,8 @@ enum class EventKind {
 inline constexpr std::array<std::string_view, 4> kStateWords{"placing", "running", "ending", "unkillable"};
 inline constexpr std::array<std::string_view, 8> kReasonWords{"exited",   "wall-clock", "memory",    "oom",
                                                               "orphaned", "external",   "requested", "lost"};
-inline constexpr std::array<std::string_view, 13> kEventKindWords{
-    "registered", "unregistered", "limits-changed", "extended", "orphan-found",   "ending",        "escalated",
+inline constexpr std::array<std::string_view, 14> kEventKindWords{
+    "registered", "unregistered", "limits-changed", "limits-restored", "extended", "orphan-found",   "ending",        "escalated",
     "unkillable", "ended",        "unreaped",       "adopted",  "daemon-started", "daemon-stopped"};
 
 constexpr std::string_view to_string(State state) { return kStateWords.at(static_cast<std::size_t>(state)); }

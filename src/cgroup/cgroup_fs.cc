@@ -21,6 +21,7 @@ namespace aw::cgroup {
 namespace {
 
 using supervise::Counters;
+using supervise::LimitsFound;
 using supervise::MemoryEvents;
 using supervise::MemoryPressure;
 using supervise::MemoryStat;
@@ -33,16 +34,26 @@ constexpr char kMemoryPressure[] = "memory.pressure";
 constexpr char kMemoryCurrent[] = "memory.current";
 constexpr char kMemoryPeak[] = "memory.peak";
 constexpr char kMemoryHigh[] = "memory.high";
+constexpr char kMemoryMax[] = "memory.max";
+constexpr char kMemorySwapMax[] = "memory.swap.max";
 constexpr char kCgroupEvents[] = "cgroup.events";
 constexpr char kCgroupProcs[] = "cgroup.procs";
 constexpr char kCgroupKill[] = "cgroup.kill";
 constexpr char kCgroupFreeze[] = "cgroup.freeze";
 constexpr char kCpuStat[] = "cpu.stat";
+constexpr char kCpuMax[] = "cpu.max";
+constexpr char kCpuWeight[] = "cpu.weight";
+constexpr char kPidsMax[] = "pids.max";
 constexpr char kPidsCurrent[] = "pids.current";
 constexpr char kPidsEvents[] = "pids.events";
 
+/// The files that hold limits. A write to one of them, by whoever it is, is reported by its name.
+constexpr std::string_view kLimitFiles[] = {kMemoryHigh, kMemoryMax, kMemorySwapMax, kPidsMax, kCpuMax, kCpuWeight};
+
 /// cgroup2 has had extended attributes of users since Linux 5.7, for whoever may write to the directory.
 constexpr char kNote[] = "user.analysis_watchdog.run";
+/// PID_MAX_LIMIT: pids.max takes nothing above it but "max".
+constexpr std::uint64_t kMostTasks = 4'194'304;
 constexpr std::size_t kMostNoteBytes = 65'536;  // XATTR_SIZE_MAX
 
 /// A run's cgroup files are small; cgroup.procs of a fork bomb is not, and has a reader of its own.
@@ -84,6 +95,19 @@ Result<UniqueFd> open_dir_at(int dir, const char* path) {
   UniqueFd fd(::openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return errno_error(std::string("cgroup ") + path);
   return fd;
+}
+
+/// cpu.max as systemd writes it: in periods of 100 ms, longer where the quota of one would be below 1 ms.
+std::string quota_text(Span per_second) {
+  constexpr Span kPeriod = std::chrono::milliseconds{100};
+  constexpr Span kLeastQuota = std::chrono::milliseconds{1};
+  constexpr Span kSecond = std::chrono::seconds{1};
+  if (per_second == kForever) return "max " + std::to_string(kPeriod.count());
+  const Span quota = std::max(per_second, kLeastQuota);
+  const Span period = std::clamp(kLeastQuota * kSecond.count() / quota.count(), kPeriod, kSecond);
+  const auto seconds = quota / kSecond;  // Apart from the rest: the product must not overflow.
+  const Span of_period = Span(seconds * period.count() + (quota % kSecond).count() * period.count() / kSecond.count());
+  return std::to_string(std::max(of_period, kLeastQuota).count()) + " " + std::to_string(period.count());
 }
 
 /// Calls f(name) for each directory in `dir`.
@@ -170,6 +194,52 @@ class HeldCgroup final : public supervise::RunCgroup {
 
   Result<void> write_tripwire(Bytes limit) override {
     return write(kMemoryHigh, limit.is_infinite() ? "max" : std::to_string(limit.count()));
+  }
+  Result<LimitsFound> read_limits() const override {
+    LimitsFound found;
+    // A file that is not there is a value that is not there; whether the cgroup is, cgroup.events tells.
+    if (auto there = read_populated(); !there) return std::move(there).error();
+    if (auto v = read_named(kMemoryHigh, parse_limit)) found.tripwire = Bytes(*v);
+    if (auto v = read_named(kMemoryMax, parse_limit)) found.ceiling = Bytes(*v);
+    if (auto v = read_named(kMemorySwapMax, parse_limit)) found.swap = Bytes(*v);
+    if (auto v = read_named(kPidsMax, parse_limit)) found.tasks_max = *v;
+    if (auto v = read_named(kCpuMax, parse_quota)) found.cpu_quota_per_second = *v;
+    if (auto v = read_named(kCpuWeight, parse_limit)) found.cpu_weight = *v;
+    (void)for_each_child(dir_.get(), [&](const char* name) {
+      Buffer buffer;
+      if (!std::string_view(name).ends_with(".scope")) return;
+      const auto scope = open_dir_at(dir_.get(), name);
+      if (!scope) return;
+      const auto text = read_at(scope->get(), supervise::kGroupOomFile, buffer);
+      const auto value = text ? parse_limit(*text) : Result<std::uint64_t>(Error(text.error()));
+      if (value) found.scopes.emplace_back(name, *value == 1);
+    });
+    std::sort(found.scopes.begin(), found.scopes.end());
+    return found;
+  }
+  Result<void> write_limits(const supervise::SliceLimits& limits) override {
+    Result<void> done;
+    const auto attempt = [&](const char* name, const std::string& text) {
+      auto written = write(name, text);
+      if (!written && done) done = std::move(written);
+    };
+    const auto text_of = [](std::uint64_t limit) {
+      return limit == supervise::kUnlimited ? "max" : std::to_string(limit);
+    };
+    attempt(kMemoryHigh, text_of(limits.tripwire.count()));
+    attempt(kMemoryMax, text_of(limits.ceiling.count()));
+    attempt(kMemorySwapMax, "0");
+    attempt(kPidsMax, text_of(limits.tasks_max > kMostTasks ? supervise::kUnlimited : limits.tasks_max));
+    attempt(kCpuMax, quota_text(limits.cpu_quota_per_second));
+    if (limits.cpu_weight) attempt(kCpuWeight, std::to_string(*limits.cpu_weight));
+    return done;
+  }
+  Result<void> write_group_oom(const std::string& scope) override {
+    const auto dir = open_dir_at(dir_.get(), scope.c_str());
+    if (!dir) return dir.error();
+    auto done = write_at(dir->get(), supervise::kGroupOomFile, "1");
+    if (!done) return std::move(done).error().within(path_ + "/" + scope);
+    return {};
   }
   Result<void> write_kill() override { return write(kCgroupKill, "1"); }
   Result<void> write_thaw() override {
@@ -288,7 +358,11 @@ void CgroupFs::on_readable(const Now& now) {
     at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
     if ((event->mask & IN_Q_OVERFLOW) != 0) lost_ = true;
     const auto watched = watched_.find(event->wd);
-    if (watched != watched_.end()) dirty_.insert(watched->second);  // Unknown: a watch that was just removed.
+    if (watched == watched_.end()) continue;  // A watch that was just removed.
+    // The name is padded with zeros to the length.
+    const std::string_view name = event->len == 0 ? std::string_view() : std::string_view(event->name);
+    const bool limit = std::find(std::begin(kLimitFiles), std::end(kLimitFiles), name) != std::end(kLimitFiles);
+    (limit ? limits_written_ : dirty_).insert(watched->second);
   }
   on_dirty(now);
 }
@@ -296,8 +370,10 @@ void CgroupFs::on_readable(const Now& now) {
 void CgroupFs::on_dirty(const Now& now) {
   // Listeners may drop cgroups, and with them watches, while they are told.
   const auto dirty = std::exchange(dirty_, {});
+  const auto limits_written = std::exchange(limits_written_, {});
   if (std::exchange(lost_, false)) return listener_.on_lost(now);
   for (const RunKey key : dirty) listener_.on_changed(key, now);
+  for (const RunKey key : limits_written) listener_.on_limits_written(key, now);
 }
 
 Result<int> CgroupFs::add_watch(RunKey key, int dir) {

@@ -22,6 +22,7 @@ namespace aw::cgroup {
 /// What is told of changes.
 struct Listener {
   std::function<void(supervise::RunKey, const Now&)> on_changed;
+  std::function<void(supervise::RunKey, const Now&)> on_limits_written;  ///< to a file with a limit of its slice
   std::function<void(const Now&)> on_lost;  ///< the kernel's queue overflowed: look at everything
 };
 
@@ -64,6 +65,7 @@ class CgroupFs final : public supervise::Cgroups {
   UniqueFd inotify_;
   std::unordered_map<int, supervise::RunKey> watched_;
   std::set<supervise::RunKey> dirty_;
+  std::set<supervise::RunKey> limits_written_;
   bool lost_ = false;
   loop::Source readable_;
 };

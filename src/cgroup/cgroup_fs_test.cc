@@ -3,6 +3,7 @@
 // The adapter on a directory with the kernel's file names.
 #include "cgroup/cgroup_fs.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -10,6 +11,11 @@
 
 namespace aw::cgroup {
 namespace {
+
+using supervise::find_drift;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Pair;
 
 class ATree : public ::testing::Test {
  protected:
@@ -45,6 +51,124 @@ TEST_F(ATree, TellsHowOftenTheLimitsAboveTheRunsWereReached) {
 }
 
 TEST_F(ATree, HasNothingToTellOfAParentThatIsNotThere) { EXPECT_TRUE(ancestors_of_runs_in("/analysis.slice").empty()); }
+
+/// The slice of one run, with what is held open of it.
+class ARunsTree : public ATree {
+ protected:
+  ARunsTree() {
+    write(kSlice + "/memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n");
+    write(kSlice + "/memory.stat", "anon 0\n");
+    write(kSlice + "/cgroup.events", "populated 1\nfrozen 0\n");
+    fs_ = CgroupFs::open_fixture(
+              loop_, root_, "/analysis.slice",
+              {.on_changed = [this](supervise::RunKey key, const Now&) { changed_.push_back(key); },
+               .on_limits_written = [this](supervise::RunKey key, const Now&) { limits_written_.push_back(key); },
+               .on_lost = [](const Now&) {}})
+              .value();
+  }
+  std::unique_ptr<supervise::RunCgroup> open() { return fs_->open(7, "analysis-job.slice").value(); }
+  void iterate() { ASSERT_TRUE(loop_.iterate(std::chrono::seconds{5})); }
+  std::string text_of(const std::string& file) const {
+    std::ifstream in(root_ / (kSlice + "/" + file));
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  const std::string kSlice = "analysis.slice/analysis-job.slice";
+  std::unique_ptr<CgroupFs> fs_;
+  std::vector<supervise::RunKey> changed_;
+  std::vector<supervise::RunKey> limits_written_;
+};
+
+TEST_F(ARunsTree, TellsAWriteToALimitFromAChangeOfCounters) {
+  write(kSlice + "/memory.max", "max\n");
+  const auto held = open();
+  std::ofstream(root_ / (kSlice + "/memory.max"), std::ios::app) << "1";
+  iterate();
+  EXPECT_THAT(limits_written_, ElementsAre(7));
+  EXPECT_THAT(changed_, IsEmpty());
+  std::ofstream(root_ / (kSlice + "/memory.events"), std::ios::app) << "x 1\n";
+  iterate();
+  EXPECT_THAT(changed_, ElementsAre(7));
+  EXPECT_THAT(limits_written_, ElementsAre(7));
+}
+
+TEST_F(ARunsTree, HasTheLimitsThatItsFilesSay) {
+  write(kSlice + "/memory.high", "1073741824\n");
+  write(kSlice + "/memory.max", "max\n");
+  write(kSlice + "/memory.swap.max", "0\n");
+  write(kSlice + "/pids.max", "100\n");
+  write(kSlice + "/cpu.max", "50000 100000\n");
+  write(kSlice + "/cpu.weight", "50\n");
+  write(kSlice + "/analysis-job.scope/memory.oom.group", "1\n");
+  write(kSlice + "/analysis-job-2.scope/memory.oom.group", "0\n");
+  write(kSlice + "/analysis-job-3.scope/cgroup.procs", "");  // No such file: nothing is known.
+  const auto found = open()->read_limits().value();
+  EXPECT_EQ(found.tripwire, kGiB);
+  EXPECT_EQ(found.ceiling, Bytes::infinite());
+  EXPECT_EQ(found.swap, Bytes(0));
+  EXPECT_EQ(found.tasks_max, 100U);
+  EXPECT_EQ(found.cpu_quota_per_second, Span(std::chrono::milliseconds{500}));
+  EXPECT_EQ(found.cpu_weight, 50U);
+  EXPECT_THAT(found.scopes, ElementsAre(Pair("analysis-job-2.scope", false), Pair("analysis-job.scope", true)));
+}
+
+TEST_F(ARunsTree, HasNoLimitsWhereItHasNoFilesForThem) {
+  const auto found = open()->read_limits().value();
+  EXPECT_EQ(found.tripwire, std::nullopt);
+  EXPECT_EQ(found.swap, std::nullopt);
+  EXPECT_EQ(found.cpu_quota_per_second, std::nullopt);
+  EXPECT_THAT(found.scopes, IsEmpty());
+}
+
+TEST_F(ARunsTree, IsGivenItsLimitsInTheFormOfEachFile) {
+  for (const char* file : {"memory.high", "memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"}) {
+    write(kSlice + "/" + file, "");
+  }
+  const auto held = open();
+  ASSERT_TRUE(held->write_limits({kGiB, Bytes::infinite(), 5'000'000, std::chrono::milliseconds{1500}, 50}));
+  EXPECT_EQ(text_of("memory.high"), "1073741824");
+  EXPECT_EQ(text_of("memory.max"), "max");
+  EXPECT_EQ(text_of("memory.swap.max"), "0");
+  EXPECT_EQ(text_of("pids.max"), "max");
+  EXPECT_EQ(text_of("cpu.max"), "150000 100000");
+  EXPECT_EQ(text_of("cpu.weight"), "50");
+  const auto again = held->read_limits().value();
+  EXPECT_THAT(find_drift(again, {kGiB, Bytes::infinite(), 5'000'000, std::chrono::milliseconds{1500}, 50}, std::nullopt,
+                         Bytes(4096)),
+              IsEmpty());
+}
+
+TEST_F(ARunsTree, IsGivenSmallQuotasInPeriodsThatTheKernelTakes) {
+  struct {
+    Span quota;
+    const char* text;
+  } const cases[] = {{Span(1), "1000 1000000"},
+                     {Span(5000), "1000 200000"},
+                     {std::chrono::milliseconds{10}, "1000 100000"},
+                     {std::chrono::hours{24 * 365 * 90}, "283824000000000 100000"},
+                     {kForever, "max 100000"}};
+  for (const auto& [quota, text] : cases) {
+    write(kSlice + "/cpu.max", "");
+    (void)open()->write_limits({kGiB, kGiB, 1, quota, {}});
+    EXPECT_EQ(text_of("cpu.max"), text);
+  }
+}
+
+TEST_F(ARunsTree, TriesEachFileAndTellsTheFirstFailure) {
+  write(kSlice + "/pids.max", "");
+  const auto done = open()->write_limits({kGiB, kGiB, 100});
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, std::errc::no_such_file_or_directory);
+  EXPECT_EQ(text_of("pids.max"), "100");
+}
+
+TEST_F(ARunsTree, HasAScopeThatTheKernelIsToKillWhole) {
+  write(kSlice + "/analysis-job.scope/memory.oom.group", "0");
+  const auto held = open();
+  ASSERT_TRUE(held->write_group_oom("analysis-job.scope"));
+  EXPECT_EQ(text_of("analysis-job.scope/memory.oom.group"), "1");
+  EXPECT_FALSE(held->write_group_oom("analysis-other.scope"));
+}
 
 }  // namespace
 }  // namespace aw::cgroup

@@ -222,6 +222,7 @@ Result<void> Daemon::build(const std::string& cgroup) {
   auto cgroups = cgroup::CgroupFs::open(
       loop_, cgroup::kMount, cgroup + "/" + manager_->parent_slice(),
       {[this](supervise::RunKey key, const Now& now) { supervisor_->on_cgroup_changed(key, now); },
+       [this](supervise::RunKey key, const Now& now) { supervisor_->on_limits_written(key, now); },
        [this](const Now& now) { supervisor_->on_events_lost(now); }});
   if (!cgroups) return std::move(cgroups).error();
   cgroups_ = std::move(*cgroups);

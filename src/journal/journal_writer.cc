@@ -49,6 +49,7 @@ const char* priority(const EventRecord& e) {
     case EventKind::kEscalated:
     case EventKind::kOrphanFound:
     case EventKind::kUnreaped:
+    case EventKind::kLimitsRestored:
       return "PRIORITY=4";
     case EventKind::kEnded:
       return e.reason == Reason::kExited ? "PRIORITY=6" : "PRIORITY=4";
@@ -74,6 +75,8 @@ const char* message_id(EventKind kind) {
       return "MESSAGE_ID=1509bb0a9bf13331ca118783593942a4";
     case EventKind::kLimitsChanged:
       return "MESSAGE_ID=f5ec52ed0108847512e1bc7656670b14";
+    case EventKind::kLimitsRestored:
+      return "MESSAGE_ID=902f33234e844ba0835e349fb30d6aab";
     case EventKind::kExtended:
       return "MESSAGE_ID=59ba1b0d5c9061582909406c2e416788";
     case EventKind::kOrphanFound:

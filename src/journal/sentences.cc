@@ -81,6 +81,19 @@ std::string ending(const EventRecord& e) {
          (grace == nullptr ? "" : ", SIGKILL in " + format_span(from_usec(*grace)) + " at the latest");
 }
 
+/// Pairs of details: "memory.max_before" and "memory.max".
+std::string restored(const EventRecord& e) {
+  constexpr std::string_view kBefore = "_before";
+  std::string text;
+  for (const auto& [key, value] : e.details) {
+    const auto* before = std::get_if<std::string>(&value);
+    if (before == nullptr || !key.ends_with(kBefore)) continue;
+    const std::string file = key.substr(0, key.size() - kBefore.size());
+    text += (text.empty() ? "" : ", ") + file + " was " + *before + " and is " + text_detail(e, file);
+  }
+  return "limits that somebody else had changed are restored: " + text;
+}
+
 }  // namespace
 
 std::string why(const EventRecord& e) {
@@ -140,6 +153,8 @@ std::string message(const EventRecord& e) {
       return id + ": unregistered, lives on without limits";
     case EventKind::kLimitsChanged:
       return id + ": limits changed, now " + limits(e);
+    case EventKind::kLimitsRestored:
+      return id + ": " + restored(e);
     case EventKind::kExtended:
       return id + ": deadline extended, now " + limits(e);
     case EventKind::kOrphanFound:

@@ -91,6 +91,7 @@ void Projection::apply(const EventRecord& event) {
       return;
     }
     case EventKind::kLimitsChanged:
+    case EventKind::kLimitsRestored:  // Its unit may be another.
     case EventKind::kExtended:
       return change(limits_and_place(event, event_to_json(event)));
     case EventKind::kEnding:

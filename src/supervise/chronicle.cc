@@ -272,6 +272,16 @@ void Chronicle::limits_changed(const Run& run, Details what, const Now& now) {
   recorder_.change_run(row_of(run));
 }
 
+void Chronicle::limits_restored(const Run& run, std::span<const Drift> drifts, std::uint64_t times, const Now& now) {
+  EventRecord event = begin(run, EventKind::kLimitsRestored, now);
+  for (const Drift& drift : drifts) {
+    add(event.details, drift.file + "_before", drift.found);
+    add(event.details, drift.file, drift.wanted);
+  }
+  if (times > 1) add(event.details, "times", times);
+  put(event);
+}
+
 void Chronicle::extended(const Run& run, Span by, const Now& now) {
   EventRecord event = begin(run, EventKind::kExtended, now);
   add(event.details, "extended_by_usec", to_usec(by));

@@ -103,6 +103,7 @@ void Supervisor::request_register(Registration registration, const Now& now, Reg
   by_id_.emplace(run.id, key);
   waiting_.emplace(key, std::move(done));
   const SliceLimits limits = slice_limits(run);
+  run.limit_watch.in_force = limits;
   runs_.emplace(key, std::move(*admitted));
   const auto place = [this, key, order, limits] {
     ports_.placer.request_place(
@@ -266,6 +267,7 @@ void Supervisor::begin_watching(Run& run, const Now& now) {
   const RunKey key = run.key;
   arm(run, Purpose::kDeadline, run.deadline);
   arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
+  begin_drift_rounds(run, now);
   const bool watched =
       run.leader && run.leader->watch([this, key](const Now& when) { on_leader_ended(key, when); }).has_value();
   // It has ended before this daemon came, or there is no descriptor left: the rounds must do.

@@ -31,11 +31,12 @@ enum class Purpose : std::uint32_t {
   kLeaderConfirm,  ///< the leader ended a moment ago: are processes left?
   kOwnerConfirm,
   kEmptyConfirm,  ///< the cgroup is empty, but the leader has not said so
+  kDriftRound,    ///< are its limits still there?
   kKernelKill,    ///< the kernel has killed a scope a moment ago: is anything left?
   kUnreaped,      ///< after the end: are zombies left?
   kAdoptAgain,    ///< of no run: what could not be watched at the start is tried again
 };
-inline constexpr std::size_t kPurposes = 14;
+inline constexpr std::size_t kPurposes = 15;
 
 /// What a run has told of its memory so far.
 struct MemoryWatchState {
@@ -53,6 +54,18 @@ struct OrphanState {
   std::vector<ProcessKey> suspects;        ///< seen once
   std::map<ProcessKey, Instant> reported;  ///< confirmed and on record, and when it is killed (kNever: it lives)
   std::uint32_t count = 0;                 ///< at the last round
+};
+
+/// What is known of the limits that the run's cgroup has.
+struct LimitWatchState {
+  std::optional<SliceLimits> in_force;  ///< what systemd has taken last
+  unsigned telling = 0;                 ///< requests to it that are not answered yet
+  bool mercy_due = false;               ///< the tripwire is lifted, and systemd is told of it in a moment
+  Instant next_look = kNever;
+  std::optional<Instant> restored_at;  ///< the last time
+  /// What was put on record, by file and value found, and when: somebody who fights is reported now and then.
+  std::map<std::pair<std::string, std::string>, Instant> reported;
+  std::uint64_t unreported = 0;  ///< restorations since the last record, with the one that it is of
 };
 
 /// Whose limit an end was for.
@@ -121,6 +134,7 @@ struct Run {
   std::unique_ptr<RunCgroup> cgroup;
   MemoryWatchState memory;
   OrphanState orphans;
+  LimitWatchState limit_watch;
   bool emptied = false;
   bool settling = false;         ///< empty, and waiting for what systemd may have to say about it
   bool rehousing = false;        ///< its processes are on their way into another scope

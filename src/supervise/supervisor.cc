@@ -100,7 +100,8 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
     case Purpose::kMemoryLook:
       return weigh_memory(run, now);
     case Purpose::kMercyProperty:
-      return ports_.placer.request_limits(run.slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+      run.limit_watch.mercy_due = false;
+      return tell_limits(run);
     case Purpose::kOrphanRound:
       look(run, now);  // A notification that was lost costs a round, not the run.
       if (!run.over()) look_for_orphans(run, false, now);
@@ -115,6 +116,8 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
       return confirm_owner(run, now);
     case Purpose::kEmptyConfirm:
       return confirm_empty(run, now);
+    case Purpose::kDriftRound:
+      return look_for_drift(run, now);
     case Purpose::kKernelKill:
       look(run, now);
       if (!run.over()) happen(run, Happening::kKernelKilled, now);
@@ -165,6 +168,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       // At once by hand, and for good through systemd a little later, if the run is still there by then: what is
       // written behind systemd lasts only until its next write.
       (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);  // Without it a handler is slow.
+      run.limit_watch.mercy_due = true;
       return arm(run, Purpose::kMercyProperty, now.monotonic + kMercyDelay);
     case Action::kSendTerm:
       if (run.told) return;  // By the daemon before this one.
@@ -356,7 +360,7 @@ void Supervisor::follow_precharge(Run& run, Bytes elsewhere) {
   if (run.memory.precharged - elsewhere <= negligible_precharge(run.limits.memory)) return;
   run.memory.precharged = elsewhere;
   (void)run.cgroup->write_tripwire(run.limits.memory - elsewhere);  // At once; for good through systemd.
-  ports_.placer.request_limits(run.slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+  tell_limits(run);
 }
 
 void Supervisor::weigh_memory(Run& run, const Now& now) {

@@ -90,6 +90,8 @@ class Supervisor {
   void on_timer(const Now& now);
   /// systemd has, or had, a job for one of our units that we did not ask for.
   void on_manager_job(const std::string& unit, ManagerJob job, const Now& now);
+  /// Somebody has written to a file that holds a limit of the run: systemd, ourselves, or anybody else.
+  void on_limits_written(RunKey key, const Now& now);
   /// Events were lost: look at everything.
   void on_events_lost(const Now& now);
 
@@ -186,6 +188,15 @@ class Supervisor {
   void confirm_leader(Run& run, const Now& now);
   void confirm_owner(Run& run, const Now& now);
   void report_unreaped(RunKey key, const Now& now);
+
+  // restoring.cc
+  void tell_limits(Run& run, Done done = nullptr);
+  void arm_drift_look(Run& run, Instant due);
+  void begin_drift_rounds(Run& run, const Now& now);
+  /// True if the tree has more than its restored limit would let it have: it is held to what it has, and must be ended.
+  bool spare_what_it_has(Run& run, const LimitsFound& found);
+  void look_for_drift(Run& run, const Now& now);
+  void restore_limits(Run& run, std::vector<Drift> drifts, const Now& now);
 
   // orphans.cc
   void look_for_orphans(Run& run, bool confirming, const Now& now);

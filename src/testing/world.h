@@ -59,7 +59,14 @@ struct Slice {
   supervise::MemoryPressure pressure;
   supervise::SliceLimits limits;  ///< as systemd was told last
   Bytes tripwire;                 ///< memory.high as it is
-  unsigned kills = 0;             ///< writes to cgroup.kill
+  Bytes ceiling;                  ///< memory.max
+  std::optional<Bytes> swap;      ///< memory.swap.max
+  std::uint64_t tasks_max = 0;    ///< pids.max
+  Span cpu_quota_per_second{0};   ///< cpu.max
+  std::uint64_t cpu_weight = 100;
+  std::set<std::string> killed_singly;  ///< scopes of which the kernel kills one process; the others it kills whole
+  unsigned limit_writes = 0;            ///< by the watchdog, to all of the files
+  unsigned kills = 0;                   ///< writes to cgroup.kill
   mutable unsigned stat_reads = 0;
   bool frozen = false;
   bool removed = false;
@@ -110,6 +117,7 @@ class FakeCgroups final : public supervise::Cgroups {
   std::function<void(pid_t)> before_move;  ///< e.g. forks
   std::set<pid_t> immovable;
   bool out_of_descriptors = false;
+  bool read_only = false;         ///< limits can't be written to files
   std::set<std::string> removed;  ///< nothing can be put back there
 
  private:
@@ -257,6 +265,8 @@ class World {
   /// The same at the limit of the slice above all runs.
   void oom_kill_at_parent(const std::string& id);
   void notify(Slice& slice);
+  /// Somebody has written to the files that hold the limits of the slice.
+  void tell_of_limits(Slice& slice);
   void remove_slice(const std::string& name);
   bool losing_notifications = false;
 
@@ -314,6 +324,7 @@ class World {
   pid_t adopter_of(const Process& dead) const;
   void on_left(const std::string& cgroup);
   void tell_watcher(std::uint64_t watch);
+  void enforce(Slice& slice, const supervise::SliceLimits& limits);
   Slice* find_slice_of(const std::string& cgroup) const;
   bool populated(const Slice& slice) const { return !members(slice.path).empty(); }
   std::string path_of(const std::string& slice) const;
