@@ -53,7 +53,7 @@ std::string why_oom(const EventRecord& e) {
 
 std::string why_external(const EventRecord& e) {
   const std::string whose = text_detail(e, "limit_of");
-  if (whose == "parent" || whose == "host") return text_detail(e, "cause");
+  if (whose == "parent" || whose == "host" || !text_detail(e, "moved_to").empty()) return text_detail(e, "cause");
   return "somebody killed it, and it was not the watchdog";
 }
 
@@ -159,6 +159,9 @@ std::string message(const EventRecord& e) {
       return id + ": deadline extended, now " + limits(e);
     case EventKind::kOrphanFound:
       return id + ": orphan found, " + process(e);
+    case EventKind::kEscaped:
+      return id + ": " + process(e) + " was moved out of it, to " + text_detail(e, "cgroup") +
+             ", where no limit holds it";
     case EventKind::kEnding:
       return ending(e);
     case EventKind::kEscalated:

@@ -105,6 +105,7 @@ void Projection::apply(const EventRecord& event) {
       gone.insert(event.run_id);
       return;
     case EventKind::kOrphanFound:
+    case EventKind::kEscaped:
     case EventKind::kEscalated:
     case EventKind::kUnreaped:
     case EventKind::kDaemonStarted:

@@ -116,6 +116,7 @@ void add_cause(EventRecord& event, const Run& run) {
     if (who.pid != 0) add(event.details, "requested_by_pid", static_cast<std::uint64_t>(who.pid));
     if (!who.comm.empty()) add(event.details, "requested_by_comm", who.comm);
   }
+  if (!run.cause->moved_to.empty()) add(event.details, "moved_to", run.cause->moved_to);
   if (!run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
 }
 
@@ -301,6 +302,16 @@ void Chronicle::orphan_found(const Run& run, const ProcessStat& orphan, const No
   put(event);
 }
 
+void Chronicle::escaped(const Run& run, const ProcessStat& process, const std::string& cgroup, const Now& now) {
+  EventRecord event = begin(run, EventKind::kEscaped, now);
+  event.pid = process.pid;
+  event.comm = process.comm;
+  event.cmdline = processes_.read_cmdline(process.pid);
+  add(event.details, "cgroup", cgroup);
+  add(event.details, "leader_pid", static_cast<std::uint64_t>(run.leader_key.pid));
+  put(event);
+}
+
 void Chronicle::ending(Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kEnding, now);
   run.evidence = gather(run, now);
@@ -352,7 +363,9 @@ void Chronicle::ended(const Run& run, Reason reason, const Now& now) {
   }
   add_limits(event, run);
   if (run.unseen) add(event.details, "unseen", true);
-  if (!event.signal && (reason == Reason::kOom || reason == Reason::kExternal)) event.signal = SIGKILL;
+  const bool killed =
+      reason == Reason::kOom || (reason == Reason::kExternal && !(run.cause && !run.cause->moved_to.empty()));
+  if (!event.signal && killed) event.signal = SIGKILL;
   put(event);
   recorder_.end_run(run.run_id);
   last_end_ = std::move(event);

@@ -32,6 +32,7 @@ class Chronicle {
   void limits_restored(const Run& run, std::span<const Drift> drifts, std::uint64_t times, const Now& now);
   void extended(const Run& run, Span by, const Now& now);
   void orphan_found(const Run& run, const ProcessStat& orphan, const Now& now);
+  void escaped(const Run& run, const ProcessStat& process, const std::string& cgroup, const Now& now);
   /// The intent, with what is known at this moment, which the run keeps. Bounded work: it precedes a signal, and takes
   /// less than 5 ms however large the tree is and whatever it does.
   void ending(Run& run, const Now& now);

@@ -98,7 +98,7 @@ TEST_F(ARunningRun, EndsWhenItHasLeftItsScope) {
   world.notify(world.slice("job"));
   world.advance(seconds{2});
 
-  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_of(), Reason::kExternal);
   expect_left_alone(leader);
 }
 

@@ -190,7 +190,9 @@ std::optional<pid_t> Supervisor::put_back_all(const std::string& cgroup, const s
       const auto known =
           std::find_if(moved.begin(), moved.end(), [&](const Moved& m) { return m.process == key_of(stat); });
       const std::string& origin = known == moved.end() ? moved.front().origin : known->origin;
-      if (!origin.empty() && ports_.cgroups.put_back(stat.pid, origin)) progress = true;
+      if (origin.empty() || !ports_.cgroups.put_back(stat.pid, origin)) continue;
+      progress = true;
+      forget_member(key_of(stat));
     }
     if (!progress) return left;
   }
@@ -210,6 +212,7 @@ void Supervisor::give_back(const std::string& cgroup, std::vector<Moved> moved, 
   ports_.placer.request_scope(
       order, [this, cgroup, first, done = std::move(done)](Result<void> placed, const Now& when) {
         finished_.clear();
+        forget_member(first->key());
         const auto where = ports_.processes.find_cgroup(first->key().pid);
         if (placed && where && !is_within(*where, cgroup) && put_back_all(cgroup, {{first->key(), *where}})) {
           placed = invalid("not all processes could be given back");
@@ -268,6 +271,8 @@ void Supervisor::begin_watching(Run& run, const Now& now) {
   arm(run, Purpose::kDeadline, run.deadline);
   arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
   begin_drift_rounds(run, now);
+  run.orphans.members = run.roots();  // Of the others nobody has seen yet that they are in it.
+  std::sort(run.orphans.members.begin(), run.orphans.members.end());
   const bool watched =
       run.leader && run.leader->watch([this, key](const Now& when) { on_leader_ended(key, when); }).has_value();
   // It has ended before this daemon came, or there is no descriptor left: the rounds must do.

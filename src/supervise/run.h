@@ -54,6 +54,8 @@ struct OrphanState {
   std::vector<ProcessKey> suspects;        ///< seen once
   std::map<ProcessKey, Instant> reported;  ///< confirmed and on record, and when it is killed (kNever: it lives)
   std::uint32_t count = 0;                 ///< at the last round
+  std::vector<ProcessKey> members;         ///< at the last round, ascending; at first the roots
+  std::vector<ProcessKey> escaped;         ///< were members, and live elsewhere
 };
 
 /// What is known of the limits that the run's cgroup has.
@@ -87,6 +89,7 @@ struct Cause {
   LimitOf limit_of = LimitOf::kNone;     ///< of an end that the kernel made for another's limit; the rest follows
   std::string limit_cgroup{};            ///< … whose it was, if it was a parent's
   std::optional<Requester> requester{};  ///< none: nobody asked, or systemd did
+  std::string moved_to{};                ///< the cgroup that the leader was moved out to: nobody has killed anything
 };
 
 /// Whose limit it was when a run has ended for `reason`.

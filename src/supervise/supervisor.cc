@@ -272,6 +272,7 @@ void Supervisor::follow_ancestors(const Now& now) {
 void Supervisor::record_end(Run& run, const Now& now) {
   if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
   if (!run.cause && run.memory.last_events.oom_kill > 0) run.cause = kernel_kill(run.memory.last_events, now);
+  look_for_escapes(run, read_members(run), now);  // Who was moved out since the last round outlives the run.
   chronicle_.ended(run, reason_of_end(run), now);
   const auto tasks = run.cgroup->read_counters().tasks;
   if (tasks.value_or(0) > 0) {
@@ -405,7 +406,17 @@ void Supervisor::on_emptied(Run& run, const Now& now) {
 }
 
 void Supervisor::confirm_empty(Run& run, const Now& now) {
-  if (is_empty(run)) return happen(run, Happening::kEmptied, now);
+  if (is_empty(run)) {
+    const auto outside = run.leader_end.ended ? std::nullopt : find_outside(run, run.leader_key);
+    if (outside && !run.cause) {
+      // `external`: neither the tree nor anybody who may ask for it has ended the run, and neither has the watchdog.
+      // Somebody else has ended that it is watched.
+      Cause moved{Reason::kExternal, "its leader was moved out of its scope to " + *outside};
+      moved.moved_to = *outside;
+      run.cause = std::move(moved);
+    }
+    return happen(run, Happening::kEmptied, now);
+  }
   // A process was attached meanwhile, or the leader has come back.
   run.emptied = run.settling = false;
   disarm(run, Purpose::kEmptyConfirm);

@@ -201,6 +201,9 @@ class Supervisor {
   // orphans.cc
   void look_for_orphans(Run& run, bool confirming, const Now& now);
   void deal_with_orphan(Run& run, const ProcessStat& orphan, const std::vector<ProcessStat>& members, const Now& now);
+  std::optional<std::string> find_outside(const Run& run, const ProcessKey& process) const;
+  void look_for_escapes(Run& run, const std::vector<ProcessStat>& members, const Now& now);
+  void forget_member(const ProcessKey& process);
   void kill_orphans(Run& run, const Now& now);
   void arm_orphan_kill(Run& run);
   void report_leftovers(Run& run, const Now& now);

@@ -247,6 +247,9 @@ class World {
   void reap(pid_t pid) { processes_.erase(pid); }
   Process& process(pid_t pid) { return processes_.at(pid); }
   Process* find_process(pid_t pid);
+  void insert(const Process& process) {
+    processes_[process.stat.pid] = process;
+  }  ///< e.g. under a pid that was another's
   bool alive(pid_t pid);
   std::vector<int> signals_to(pid_t pid, Sender sender = Sender::kWatchdog) const;
   const std::map<pid_t, Process>& all() const { return processes_; }
