@@ -138,6 +138,10 @@ void add_evidence(EventRecord& event, const Run& run, const Now& now) {
   add_processes(event, evidence);
 }
 
+void add_kill_problem(EventRecord& event, const Run& run) {
+  if (!run.kill_problem.empty()) add(event.details, "cgroup_kill_error", run.kill_problem);
+}
+
 void add_exit_status(EventRecord& event, const Run& run) {
   if (!run.leader_end.wait_status) return;
   const int status = *run.leader_end.wait_status;
@@ -336,6 +340,7 @@ void Chronicle::escalated(Run& run, const Now& now) {
 void Chronicle::unkillable(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kUnkillable, now);
   add_processes(event, gather(run, now));
+  add_kill_problem(event, run);
   for (const ProcessSummary& process : event.processes) {
     add(event.details, "wait_channel_" + std::to_string(process.pid), processes_.read_wait_channel(process.pid));
   }
@@ -362,6 +367,7 @@ void Chronicle::ended(const Run& run, Reason reason, const Now& now) {
     if (after.stat && after.stat->shmem > Bytes(0)) event.leftover_memory = after.stat->shmem;
   }
   add_limits(event, run);
+  add_kill_problem(event, run);
   if (run.unseen) add(event.details, "unseen", true);
   const bool killed =
       reason == Reason::kOom || (reason == Reason::kExternal && !(run.cause && !run.cause->moved_to.empty()));

@@ -148,7 +148,8 @@ struct Run {
   Instant ending_since{};
   bool told = false;  ///< SIGTERM was sent
   bool escalated = false;
-  bool unseen = false;  ///< it ended while no daemon watched
+  std::string kill_problem;  ///< why cgroup.kill did not work; empty: it did, or was not needed
+  bool unseen = false;       ///< it ended while no daemon watched
   std::optional<int> signal;
   std::array<TimerHandle, kPurposes> timers{};
 

@@ -30,6 +30,27 @@ constexpr Span kReapPatience = std::chrono::seconds{2};
 constexpr Bytes kLeastTripwire(4 * kMiB.count());
 
 constexpr int kTermThenContinue[] = {SIGTERM, SIGCONT};
+constexpr int kKill[] = {SIGKILL};
+
+/// Rounds of killing one by one: a fork bomb outruns any number of them, anything else is over in two or three. What is
+/// left is for the retry.
+constexpr int kKillRounds = 16;
+
+void kill_one_by_one(const RunCgroup& cgroup, Processes& processes) {
+  std::vector<pid_t> told;
+  for (int round = 0; round < kKillRounds; ++round) {
+    const auto pids = cgroup.read_processes();
+    if (!pids) return;
+    bool any_new = false;
+    for (const pid_t pid : *pids) {
+      if (std::binary_search(told.begin(), told.end(), pid)) continue;  // On its way out.
+      any_new = true;
+      (void)processes.signal_member(pid, cgroup.path(), kKill);  // Gone meanwhile is fine.
+    }
+    if (!any_new) return;
+    told = *pids;
+  }
+}
 
 }  // namespace
 
@@ -186,8 +207,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       remember(run);
       return chronicle_.escalated(run, now);
     case Action::kWriteKill:
-      (void)run.cgroup->write_kill();  // Gone is what we want; anything else is seen by the retry.
-      return;
+      return kill_whole(run);
     case Action::kArmKillRetry:
       return arm(run, Purpose::kKillRetry, now.monotonic + kKillPatience);
     case Action::kDisarmKillRetry:
@@ -215,6 +235,14 @@ void Supervisor::renew_names(Run& run) {
   if (auto cmdline = ports_.processes.read_cmdline(run.leader_key.pid); !cmdline.empty()) {
     run.cmdline = std::move(cmdline);
   }
+}
+
+void Supervisor::kill_whole(Run& run) {
+  const auto killed = run.cgroup->write_kill();
+  if (killed || says_gone(killed.error())) return;
+  // A threaded cgroup has no cgroup.kill (EOPNOTSUPP), a file system that is read-only takes none.
+  run.kill_problem = killed.error().message;
+  kill_one_by_one(*run.cgroup, ports_.processes);
 }
 
 void Supervisor::send_term(Run& run, const std::string& path) {

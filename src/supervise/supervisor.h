@@ -167,6 +167,7 @@ class Supervisor {
   void happen(Run& run, Happening happening, const Now& now);
   void carry_out(Run& run, Action action, const Now& now);
   void cause(Run& run, Cause cause, const Now& now);
+  void kill_whole(Run& run);
   void send_term(Run& run, const std::string& path);
   void record_end(Run& run, const Now& now);
   Reason reason_of_end(const Run& run) const;

@@ -125,6 +125,7 @@ class FakeRunCgroup final : public RunCgroup {
   Result<void> write_kill() override {
     if (slice_->removed) return gone("the cgroup");
     ++slice_->kills;
+    if (world_.cgroups.kill_error != 0) return errno_error("cgroup.kill", world_.cgroups.kill_error);
     for (const pid_t pid : world_.members(slice_->path)) world_.kill(pid, SIGKILL, Sender::kWatchdog);
     return {};
   }

@@ -117,6 +117,7 @@ class FakeCgroups final : public supervise::Cgroups {
   std::function<void(pid_t)> before_move;  ///< e.g. forks
   std::set<pid_t> immovable;
   bool out_of_descriptors = false;
+  int kill_error = 0;             ///< cgroup.kill fails with it
   bool read_only = false;         ///< limits can't be written to files
   std::set<std::string> removed;  ///< nothing can be put back there
 
