@@ -109,8 +109,12 @@ Result<void> Daemon::start() {
   if (auto opened = open_ledger(); !opened) return opened;
 
   manager_ = std::make_unique<systemd::Manager>(
-      *connection_, loop_, [this](const std::string& unit, supervise::ManagerJob job, const Now& now) {
+      *connection_, loop_,
+      [this](const std::string& unit, supervise::ManagerJob job, const Now& now) {
         if (supervisor_) supervisor_->on_manager_job(unit, job, now);
+      },
+      [this](const std::string& unit, const Now& now) {
+        if (supervisor_) supervisor_->on_unit_removed(unit, now);
       });
   manager_->request_start([this](Result<std::string> cgroup) { on_manager_ready(std::move(cgroup)); });
   (void)loop_.enable_watchdog();

@@ -85,6 +85,7 @@ std::string ending(const EventRecord& e) {
 std::string restored(const EventRecord& e) {
   constexpr std::string_view kBefore = "_before";
   std::string text;
+  if (!text_detail(e, "lost_unit").empty()) return text_detail(e, "cause") + ", and its limits are restored";
   for (const auto& [key, value] : e.details) {
     const auto* before = std::get_if<std::string>(&value);
     if (before == nullptr || !key.ends_with(kBefore)) continue;

@@ -287,6 +287,14 @@ void Chronicle::limits_restored(const Run& run, std::span<const Drift> drifts, s
   put(event);
 }
 
+void Chronicle::unit_restored(const Run& run, const std::string& lost, const Now& now) {
+  EventRecord event = begin(run, EventKind::kLimitsRestored, now);
+  add(event.details, "lost_unit", lost);
+  add(event.details, "cause", "systemd had lost " + lost + "; what was in it is in " + run.scope + " now");
+  put(event);
+  recorder_.change_run(row_of(run));
+}
+
 void Chronicle::extended(const Run& run, Span by, const Now& now) {
   EventRecord event = begin(run, EventKind::kExtended, now);
   add(event.details, "extended_by_usec", to_usec(by));

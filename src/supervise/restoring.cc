@@ -79,6 +79,7 @@ void Supervisor::look_for_drift(Run& run, const Now& now) {
   const bool busy = run.rehousing || run.changing || run.releasing || run.attaching > 0;
   if (!run.cgroup || !placed || run.over() || run.emptied || run.settling || busy) return;
   LimitWatchState& watch = run.limit_watch;
+  if (!watch.lost_unit.empty()) return restore_unit(run, now);
   const bool telling = watch.telling > 0 || watch.mercy_due;
   if (telling && !watch.in_force) return;  // Adopted a moment ago: nobody knows yet what systemd makes of it.
 
@@ -90,6 +91,47 @@ void Supervisor::look_for_drift(Run& run, const Now& now) {
     cause(run, {Reason::kMemory, kAboveRestored, false}, now);
   }
   restore_limits(run, find_drift(*found, slice_limits(run), before, machine_.page_size), now);
+}
+
+void Supervisor::on_unit_removed(const std::string& unit, const Now& now) {
+  finished_.clear();
+  for (const auto& [key, run] : runs_) {
+    const std::string stem = run->slice.substr(0, run->slice.rfind(".slice"));
+    const bool related = unit == run->slice || unit.starts_with(stem + ".") || unit.starts_with(stem + "-");
+    if (!related || !run->cgroup || run->rehousing || !is_inhabited(*run, unit)) continue;
+    run->limit_watch.lost_unit = unit;
+    return restore_unit(*run, now);
+  }
+}
+
+bool Supervisor::is_inhabited(const Run& run, const std::string& unit) const {
+  if (unit == run.slice) return !is_empty(run);
+  const auto pids = run.cgroup->read_processes();
+  const std::string path = run.cgroup->path() + "/" + unit;
+  return pids && std::any_of(pids->begin(), pids->end(), [&](pid_t pid) {
+           const auto where = ports_.processes.find_cgroup(pid);
+           return where && is_within(*where, path);
+         });
+}
+
+void Supervisor::restore_unit(Run& run, const Now& now) {
+  const std::string lost = run.limit_watch.lost_unit;
+  // What is ending is killed through its cgroup, which needs no unit.
+  if (run.phase != Phase::kRunning || run.cause || run.emptied || run.settling || !is_inhabited(run, lost)) {
+    run.limit_watch.lost_unit.clear();
+    return;
+  }
+  if (run.rehousing || run.changing || run.releasing || run.attaching > 0) return;  // The next round will do.
+  // A scope that systemd has forgotten can't be had back. A new one brings the slice with it, but not its limits.
+  apply_deadline(run, true, now, [this, key = run.key, lost](const Result<void>& housed, const Now& when) {
+    const auto it = runs_.find(key);
+    if (!housed || it == runs_.end()) return;  // It is tried again at the next round.
+    Run& restored = *it->second;
+    restored.limit_watch.lost_unit.clear();
+    tell_limits(restored);
+    remember(restored);
+    chronicle_.unit_restored(restored, lost, when);
+  });
 }
 
 void Supervisor::restore_limits(Run& run, std::vector<Drift> drifts, const Now& now) {

@@ -239,5 +239,73 @@ TEST_F(ALimitedRun, ThatEndsIsLookedAtNoMore) {
   EXPECT_THAT(restored(), IsEmpty());
 }
 
+// ---- units that systemd loses ----
+
+TEST_F(ALimitedRun, WhoseScopeSystemdLosesGetsAnother) {
+  const auto deadline = find()->deadline;
+  world.lose_unit(World::scope_name("job"));
+  world.deliver();
+  EXPECT_EQ(world.process(leader).cgroup, scope_path(World::scope_name("job", 2)));
+  EXPECT_EQ(world.process(child).cgroup, scope_path(World::scope_name("job", 2)));
+  EXPECT_EQ(find()->scope, World::scope_name("job", 2));
+  EXPECT_EQ(find()->deadline, deadline);
+  ASSERT_THAT(restored(), SizeIs(1));
+  EXPECT_EQ(restored()[0].unit, World::scope_name("job", 2));
+  EXPECT_THAT(restored()[0].details, Contains(Pair("lost_unit", DetailValue(World::scope_name("job")))));
+  EXPECT_EQ(world.recorder.rows.at(find()->run_id).unit, World::scope_name("job", 2));
+  expect_limits_as_registered();
+}
+
+TEST_F(ALimitedRun, WhoseSliceSystemdLosesGetsItsLimitsAgain) {
+  world.lose_unit(World::slice_name("job"));
+  world.deliver();
+  EXPECT_EQ(slice().limits.ceiling, mib(1152));
+  EXPECT_EQ(find()->scope, World::scope_name("job", 2));
+  EXPECT_THAT(restored(), SizeIs(1));
+}
+
+TEST_F(ALimitedRun, WhoseScopeIsLostTriesAgainWhereThatFails) {
+  world.placer.hold();
+  world.lose_unit(World::scope_name("job"));
+  world.deliver();
+  world.placer.fail("busy");
+  world.placer.release();
+  world.deliver();
+  EXPECT_EQ(find()->scope, World::scope_name("job"));
+  EXPECT_THAT(restored(), IsEmpty());
+  world.advance(seconds{16});
+  EXPECT_EQ(find()->scope, World::scope_name("job", 3));
+  EXPECT_EQ(world.process(leader).cgroup, scope_path(World::scope_name("job", 3)));
+  EXPECT_THAT(restored(), SizeIs(1));
+}
+
+TEST_F(ALimitedRun, IsNotMovedForAUnitThatIsEmptyOrAnothers) {
+  supervisor.on_unit_removed(World::scope_name("job", 2), world.now());
+  supervisor.on_unit_removed("analysis-jo.scope", world.now());
+  supervisor.on_unit_removed("analysis-job2.scope", world.now());
+  supervisor.on_unit_removed("analysis.slice", world.now());
+  world.advance(seconds{20});
+  EXPECT_THAT(restored(), IsEmpty());
+  EXPECT_EQ(find()->scope, World::scope_name("job"));
+}
+
+TEST_F(ALimitedRun, IsNotMovedWhileItMovesAnyhow) {
+  const auto reply = std::make_shared<std::optional<Result<void>>>();
+  supervisor.request_extend(World::id("job"), std::chrono::hours{1}, world.caller(), world.now(), World::keep(reply));
+  supervisor.on_unit_removed(World::scope_name("job"), world.now());
+  world.advance(seconds{20});
+  EXPECT_THAT(restored(), IsEmpty());
+  EXPECT_EQ(find()->scope, World::scope_name("job", 2));
+}
+
+TEST_F(ALimitedRun, ThatIsEndingEndsWithoutItsScope) {
+  set_on_term(OnTerm::kIgnores);
+  end();
+  world.lose_unit(World::scope_name("job"));
+  world.advance(minutes{1});
+  EXPECT_EQ(end_of(), Reason::kRequested);
+  EXPECT_THAT(restored(), IsEmpty());
+}
+
 }  // namespace
 }  // namespace aw::supervise

@@ -64,6 +64,7 @@ struct LimitWatchState {
   unsigned telling = 0;                 ///< requests to it that are not answered yet
   bool mercy_due = false;               ///< the tripwire is lifted, and systemd is told of it in a moment
   Instant next_look = kNever;
+  std::string lost_unit;               ///< systemd has it no more, and processes were in it; empty: none
   std::optional<Instant> restored_at;  ///< the last time
   /// What was put on record, by file and value found, and when: somebody who fights is reported now and then.
   std::map<std::pair<std::string, std::string>, Instant> reported;

@@ -90,6 +90,8 @@ class Supervisor {
   void on_timer(const Now& now);
   /// systemd has, or had, a job for one of our units that we did not ask for.
   void on_manager_job(const std::string& unit, ManagerJob job, const Now& now);
+  /// systemd has unloaded a unit, and not to load it again: it has forgotten it, whatever is in its cgroup.
+  void on_unit_removed(const std::string& unit, const Now& now);
   /// Somebody has written to a file that holds a limit of the run: systemd, ourselves, or anybody else.
   void on_limits_written(RunKey key, const Now& now);
   /// Events were lost: look at everything.
@@ -197,6 +199,8 @@ class Supervisor {
   /// True if the tree has more than its restored limit would let it have: it is held to what it has, and must be ended.
   bool spare_what_it_has(Run& run, const LimitsFound& found);
   void look_for_drift(Run& run, const Now& now);
+  bool is_inhabited(const Run& run, const std::string& unit) const;
+  void restore_unit(Run& run, const Now& now);
   void restore_limits(Run& run, std::vector<Drift> drifts, const Now& now);
 
   // orphans.cc

@@ -752,6 +752,14 @@ void World::systemctl_stop(const std::string& id) {
   for (const pid_t pid : members(slice(id).path + "/" + unit)) kill(pid, SIGTERM, Sender::kSystemd);
 }
 
+void World::lose_unit(const std::string& unit) {
+  std::erase_if(scopes_, [&](const std::string& path) { return path.ends_with("/" + unit); });
+  if (const auto slice = slices_.find(unit); slice != slices_.end()) {
+    slice->second->limits = {Bytes::infinite(), Bytes::infinite()};
+  }
+  later([this, unit] { supervisor.on_unit_removed(unit, now()); });
+}
+
 // ---- clients ----
 
 std::unique_ptr<ProcessHandle> World::handle(pid_t pid) { return processes.open(pid).value(); }

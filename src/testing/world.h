@@ -276,6 +276,8 @@ class World {
 
   // ---- systemd, clients ----
   void systemctl_stop(const std::string& id);
+  /// systemd forgets a unit, whatever is in its cgroup; of a slice, the limits too.
+  void lose_unit(const std::string& unit);
   std::unique_ptr<supervise::ProcessHandle> handle(pid_t pid);
   supervise::Caller caller(uid_t uid = kUser) const { return {uid, user_shell, uid == 0}; }
   Answer request_register(const std::string& id, pid_t pid, supervise::Limits limits = {});
