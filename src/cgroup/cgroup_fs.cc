@@ -15,6 +15,7 @@
 #include <array>
 #include <charconv>
 
+#include "base/descriptor_reserve.h"
 #include "cgroup/parse.h"
 
 namespace aw::cgroup {
@@ -65,21 +66,26 @@ Result<std::string_view> read_once(int fd, const char* name, Buffer& buffer) {
   return std::string_view(buffer.data(), static_cast<std::size_t>(size));
 }
 
+/// For a moment: what is kept is opened without the reserve.
+UniqueFd open_briefly(int dir, const char* name, int flags) {
+  return UniqueFd(open_with_reserve([=] { return ::openat(dir, name, flags | O_CLOEXEC); }));
+}
+
 Result<std::string_view> read_at(int dir, const char* name, Buffer& buffer) {
-  const UniqueFd fd(::openat(dir, name, O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd = open_briefly(dir, name, O_RDONLY);
   if (!fd) return errno_error(name);
   return read_once(fd.get(), name, buffer);
 }
 
 Result<void> write_at(int dir, const char* name, std::string_view text) {
-  const UniqueFd fd(::openat(dir, name, O_WRONLY | O_CLOEXEC));
+  const UniqueFd fd = open_briefly(dir, name, O_WRONLY);
   if (!fd) return errno_error(name);
   if (::write(fd.get(), text.data(), text.size()) < 0) return errno_error(name);
   return {};
 }
 
 Result<void> read_procs_at(int dir, std::vector<pid_t>& pids) {
-  const UniqueFd fd(::openat(dir, kCgroupProcs, O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd = open_briefly(dir, kCgroupProcs, O_RDONLY);
   if (!fd) return errno_error(kCgroupProcs);
   std::string text;
   Buffer buffer;
@@ -95,6 +101,11 @@ Result<UniqueFd> open_dir_at(int dir, const char* path) {
   UniqueFd fd(::openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return errno_error(std::string("cgroup ") + path);
   return fd;
+}
+
+/// A cgroup below one that is held, while it is looked at.
+UniqueFd open_child_at(int dir, const char* name) {
+  return open_briefly(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
 /// cpu.max as systemd writes it: in periods of 100 ms, longer where the quota of one would be below 1 ms.
@@ -114,7 +125,7 @@ std::string quota_text(Span per_second) {
 template <class F>
 Result<void> for_each_child(int dir, F&& f) {
   // A descriptor of its own: fdopendir() takes it over and moves its offset.
-  UniqueFd own(::openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd own = open_child_at(dir, ".");
   if (!own) return errno_error("list a cgroup");
   DIR* listing = ::fdopendir(own.get());
   if (listing == nullptr) return errno_error("list a cgroup");
@@ -131,8 +142,8 @@ Result<void> read_procs_below(int dir, int depth, std::vector<pid_t>& pids) {
   if (auto own = read_procs_at(dir, pids); !own && own.error().code != std::errc::operation_not_supported) return own;
   if (depth == 0) return {};
   return for_each_child(dir, [&](const char* name) {
-    const auto child = open_dir_at(dir, name);
-    if (child) (void)read_procs_below(child->get(), depth - 1, pids);  // Gone between listing and reading: empty.
+    const UniqueFd child = open_child_at(dir, name);
+    if (child) (void)read_procs_below(child.get(), depth - 1, pids);  // Gone between listing and reading: empty.
   });
 }
 
@@ -143,7 +154,10 @@ class HeldCgroup final : public supervise::RunCgroup {
  public:
   HeldCgroup(CgroupFs& owner, std::string path, UniqueFd dir)
       : owner_(owner), path_(std::move(path)), dir_(std::move(dir)) {}
-  ~HeldCgroup() override { owner_.remove_watch(watch_); }
+  ~HeldCgroup() override {
+    owner_.end_polling(key_, *this);
+    owner_.remove_watch(watch_);
+  }
   HeldCgroup(const HeldCgroup&) = delete;
   HeldCgroup& operator=(const HeldCgroup&) = delete;
 
@@ -155,8 +169,24 @@ class HeldCgroup final : public supervise::RunCgroup {
       fd->reset(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
       if (!*fd) return errno_error(name).within(path_);
     }
-    auto watch = owner_.add_watch(key, dir_.get());
-    if (!watch) return std::move(watch).error().within(path_);
+    // Held, so that a kill needs no descriptor. Where the kernel has none for it, write_kill() says why.
+    kill_.reset(::openat(dir_.get(), kCgroupKill, O_WRONLY | O_CLOEXEC));
+    if (!kill_ && (errno == EMFILE || errno == ENFILE)) return errno_error(kCgroupKill).within(path_);
+    key_ = key;
+    if (auto watched = watch(); !watched) {
+      // The user's watches are used up, or the memory for them: it can still be looked at.
+      const auto& code = watched.error().code;
+      if (code != std::errc::no_space_on_device && code != std::errc::not_enough_memory) {
+        return std::move(watched).error().within(path_);
+      }
+      owner_.begin_polling(key, *this, watched.error().message);
+    }
+    return {};
+  }
+
+  Result<void> watch() {
+    auto watch = owner_.add_watch(key_, dir_.get());
+    if (!watch) return std::move(watch).error();
     watch_ = *watch;
     return {};
   }
@@ -241,11 +271,15 @@ class HeldCgroup final : public supervise::RunCgroup {
     if (!done) return std::move(done).error().within(path_ + "/" + scope);
     return {};
   }
-  Result<void> write_kill() override { return write(kCgroupKill, "1"); }
+  Result<void> write_kill() override {
+    if (!kill_) return write(kCgroupKill, "1");
+    if (::pwrite(kill_.get(), "1", 1, 0) < 0) return errno_error(kCgroupKill).within(path_);
+    return {};
+  }
   Result<void> write_thaw() override {
     // Each scope too: whoever froze one wrote there.
     (void)for_each_child(dir_.get(), [&](const char* name) {
-      if (const auto child = open_dir_at(dir_.get(), name)) (void)write_at(child->get(), kCgroupFreeze, "0");
+      if (const UniqueFd child = open_child_at(dir_.get(), name)) (void)write_at(child.get(), kCgroupFreeze, "0");
     });
     return write(kCgroupFreeze, "0");
   }
@@ -311,11 +345,13 @@ class HeldCgroup final : public supervise::RunCgroup {
   UniqueFd memory_events_;
   UniqueFd memory_stat_;
   UniqueFd cgroup_events_;
+  UniqueFd kill_;
+  RunKey key_ = 0;
   int watch_ = -1;
 };
 
-CgroupFs::CgroupFs(loop::Loop&, std::string parent, Listener listener)
-    : parent_(std::move(parent)), listener_(std::move(listener)) {}
+CgroupFs::CgroupFs(loop::Loop& loop, std::string parent, Listener listener, Watching watching)
+    : parent_(std::move(parent)), listener_(std::move(listener)), watching_(std::move(watching)), loop_(loop) {}
 
 CgroupFs::~CgroupFs() = default;
 
@@ -326,17 +362,17 @@ Result<std::unique_ptr<CgroupFs>> CgroupFs::open(loop::Loop& loop, const std::st
   if (fs.f_type != CGROUP2_SUPER_MAGIC) {
     return invalid(mount + " is no cgroup2 mount; boot with systemd.unified_cgroup_hierarchy=1");
   }
-  return open_unchecked(loop, mount, std::move(parent), std::move(listener));
+  return open_unchecked(loop, mount, std::move(parent), std::move(listener), {});
 }
 
 Result<std::unique_ptr<CgroupFs>> CgroupFs::open_fixture(loop::Loop& loop, const std::string& mount, std::string parent,
-                                                         Listener listener) {
-  return open_unchecked(loop, mount, std::move(parent), std::move(listener));
+                                                         Listener listener, Watching watching) {
+  return open_unchecked(loop, mount, std::move(parent), std::move(listener), std::move(watching));
 }
 
 Result<std::unique_ptr<CgroupFs>> CgroupFs::open_unchecked(loop::Loop& loop, const std::string& mount,
-                                                           std::string parent, Listener listener) {
-  std::unique_ptr<CgroupFs> fs(new CgroupFs(loop, std::move(parent), std::move(listener)));
+                                                           std::string parent, Listener listener, Watching watching) {
+  std::unique_ptr<CgroupFs> fs(new CgroupFs(loop, std::move(parent), std::move(listener), std::move(watching)));
   auto root = open_dir_at(AT_FDCWD, mount.c_str());
   if (!root) return std::move(root).error();
   fs->root_ = std::move(*root);
@@ -347,6 +383,10 @@ Result<std::unique_ptr<CgroupFs>> CgroupFs::open_unchecked(loop::Loop& loop, con
                                 [self](const Now& now) { self->on_readable(now); });
   if (!readable) return std::move(readable).error();
   fs->readable_ = std::move(*readable);
+  auto polling =
+      loop.add_timer(loop::Priority::kKill, "cgroups without a watch", [self](const Now& now) { self->poll(now); });
+  if (!polling) return std::move(polling).error();
+  fs->poll_ = std::move(*polling);
   return fs;
 }
 
@@ -378,7 +418,9 @@ void CgroupFs::on_dirty(const Now& now) {
 
 Result<int> CgroupFs::add_watch(RunKey key, int dir) {
   const std::string path = "/proc/self/fd/" + std::to_string(dir);
-  const int watch = ::inotify_add_watch(inotify_.get(), path.c_str(), IN_MODIFY | IN_ONLYDIR);
+  constexpr std::uint32_t kMask = IN_MODIFY | IN_ONLYDIR;
+  const int watch = watching_.add_watch ? watching_.add_watch(inotify_.get(), path.c_str(), kMask)
+                                        : ::inotify_add_watch(inotify_.get(), path.c_str(), kMask);
   if (watch < 0) return errno_error("inotify watch");
   watched_[watch] = key;
   return watch;
@@ -388,6 +430,52 @@ void CgroupFs::remove_watch(int watch) {
   if (watch < 0) return;
   watched_.erase(watch);
   (void)::inotify_rm_watch(inotify_.get(), watch);  // A removed cgroup keeps its watch until this (measured).
+}
+
+void CgroupFs::begin_polling(RunKey key, HeldCgroup& held, const std::string& why) {
+  const Instant now = loop_.now().monotonic;
+  if (polled_.empty()) {
+    notice("no watch for " + held.path() + " (" + why +
+           "); what has none is looked at every 100 ms until there are watches again (fs.inotify.max_user_watches)");
+    watch_again_ = now + watching_.again;
+    loop::Loop::set_timer(poll_, now + watching_.poll);
+  }
+  polled_[key] = &held;
+}
+
+void CgroupFs::end_polling(RunKey key, const HeldCgroup& held) {
+  const auto it = polled_.find(key);
+  if (it == polled_.end() || it->second != &held) return;
+  polled_.erase(it);
+  if (!polled_.empty()) return;
+  loop::Loop::set_timer(poll_, kNever);
+  notice("no run is without a watch any more");
+}
+
+void CgroupFs::poll(const Now& now) {
+  if (now.monotonic >= watch_again_) watch_polled(now);
+  std::vector<RunKey> keys;
+  for (const auto& [key, held] : polled_) keys.push_back(key);
+  // Listeners may drop cgroups, and with them what is polled, while they are told.
+  for (const RunKey key : keys) {
+    if (polled_.contains(key)) listener_.on_changed(key, now);
+  }
+  if (!polled_.empty()) loop::Loop::set_timer(poll_, now.monotonic + watching_.poll);
+}
+
+void CgroupFs::watch_polled(const Now& now) {
+  watch_again_ = now.monotonic + watching_.again;
+  const auto polled = polled_;
+  for (const auto& [key, held] : polled) {
+    if (!polled_.contains(key)) continue;  // Dropped by who was told of the one before.
+    if (!held->watch()) return;
+    end_polling(key, *held);
+    listener_.on_changed(key, now);  // What has happened until here no watch will tell.
+  }
+}
+
+void CgroupFs::notice(const std::string& sentence) {
+  if (listener_.on_notice) listener_.on_notice(sentence);
 }
 
 std::string CgroupFs::relative(const std::string& slice) const {

@@ -11,6 +11,7 @@
 #include <csignal>
 
 #include "analysis_watchdog/names.h"
+#include "base/descriptor_reserve.h"
 #include "base/version.h"
 #include "ledger/ledger_reader.h"
 #include "ledger/shipped.h"
@@ -22,14 +23,6 @@ supervise::Machine this_machine() {
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const auto pages = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES));
   return {Bytes(page * pages), static_cast<unsigned>(::sysconf(_SC_NPROCESSORS_ONLN)), Bytes(page)};
-}
-
-/// Six descriptors a run; the soft limit that systemd gives is made for select(2).
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // Then registrations are refused sooner, and say so.
 }
 
 /// A user's watchdog has no StateDirectory= that systemd would make. Where that fails, the ledger says why.
@@ -78,7 +71,7 @@ api::Administrators Daemon::administrators() const {
 }
 
 Result<void> Daemon::start() {
-  raise_descriptor_limit();
+  keep_descriptor_reserve();  // Seven descriptors a run; the soft limit that systemd gives is made for select(2).
   if (auto host = cgroup::check_host(cgroup::kMount); !host) return host;
   auto connection = bus::Connection::open(bus_kind_);
   if (!connection) return std::move(connection).error();
@@ -227,6 +220,7 @@ Result<void> Daemon::build(const std::string& cgroup) {
       loop_, cgroup::kMount, cgroup + "/" + manager_->parent_slice(),
       {[this](supervise::RunKey key, const Now& now) { supervisor_->on_cgroup_changed(key, now); },
        [this](supervise::RunKey key, const Now& now) { supervisor_->on_limits_written(key, now); },
+       [](const std::string& sentence) { spdlog::warn("{}", sentence); },
        [this](const Now& now) { supervisor_->on_events_lost(now); }});
   if (!cgroups) return std::move(cgroups).error();
   cgroups_ = std::move(*cgroups);
