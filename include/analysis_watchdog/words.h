@@ -35,8 +35,10 @@ enum class EventKind {
   kRegistered,
   kUnregistered,
   kLimitsChanged,
+  kLimitsRestored,  ///< somebody else had changed them; they are as they were
   kExtended,
   kOrphanFound,
+  kEscaped,     ///< a process was moved out of the run's cgroup, and not by the watchdog
   kEnding,      ///< about to send SIGTERM; holds the evidence
   kEscalated,   ///< cgroup.kill used
   kUnkillable,  ///< processes survive cgroup.kill; says what they wait for
@@ -50,9 +52,10 @@ enum class EventKind {
 inline constexpr std::array<std::string_view, 4> kStateWords{"placing", "running", "ending", "unkillable"};
 inline constexpr std::array<std::string_view, 8> kReasonWords{"exited",   "wall-clock", "memory",    "oom",
                                                               "orphaned", "external",   "requested", "lost"};
-inline constexpr std::array<std::string_view, 13> kEventKindWords{
-    "registered", "unregistered", "limits-changed", "extended", "orphan-found",   "ending",        "escalated",
-    "unkillable", "ended",        "unreaped",       "adopted",  "daemon-started", "daemon-stopped"};
+inline constexpr std::array<std::string_view, 15> kEventKindWords{
+    "registered",   "unregistered", "limits-changed", "limits-restored", "extended",
+    "orphan-found", "escaped",      "ending",         "escalated",       "unkillable",
+    "ended",        "unreaped",     "adopted",        "daemon-started",  "daemon-stopped"};
 
 constexpr std::string_view to_string(State state) { return kStateWords.at(static_cast<std::size_t>(state)); }
 constexpr std::string_view to_string(Reason reason) { return kReasonWords.at(static_cast<std::size_t>(reason)); }

@@ -586,9 +586,11 @@ void Service::on_event(const supervise::EventRecord& event) {
     case EventKind::kUnregistered:
     case EventKind::kUnkillable:
     case EventKind::kLimitsChanged:
+    case EventKind::kLimitsRestored:
     case EventKind::kExtended:
     case EventKind::kEscalated:  // A kernel's kill of one scope of several makes it `ending` without an ending event.
       return announce_object(event);
+    case EventKind::kEscaped:
     case EventKind::kUnreaped:
     case EventKind::kDaemonStarted:
     case EventKind::kDaemonStopped:

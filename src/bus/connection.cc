@@ -50,7 +50,6 @@ void guarded(const char* what, sd_bus_message* m, F&& f) noexcept {
 }  // namespace
 
 Result<std::unique_ptr<Connection>> Connection::open(BusKind kind, Activation activation) {
-<<<<<<< HEAD
   auto connection = prepare(kind, activation);
   if (auto opened = connection->reopen(); !opened) return std::move(opened).error();
   return connection;
@@ -58,9 +57,6 @@ Result<std::unique_ptr<Connection>> Connection::open(BusKind kind, Activation ac
 
 std::unique_ptr<Connection> Connection::prepare(BusKind kind, Activation activation) {
   // Messages can be made for a bus that is closed, not for one that never was anything else.
-=======
-  if (const int e = AW_FAILPOINT_ERRNO("bus.open", ECONNREFUSED)) return errno_error("connect to the bus", e);
->>>>>>> h2
   sd_bus* bus = nullptr;
   AW_ASSERT(sd_bus_new(&bus) >= 0);
   AW_ASSERT(sd_bus_set_address(bus, "unix:path=/dev/null/bus") >= 0);
@@ -74,6 +70,7 @@ Connection::~Connection() {
 }
 
 Result<void> Connection::reopen() {
+  if (const int e = AW_FAILPOINT_ERRNO("bus.open", ECONNREFUSED)) return errno_error("connect to the bus", e);
   sd_bus* bus = nullptr;
   const int r = kind_ == BusKind::kSystem ? sd_bus_open_system_with_description(&bus, "system bus")
                                           : sd_bus_open_user_with_description(&bus, "user bus");

@@ -15,6 +15,7 @@
 #include <array>
 #include <charconv>
 
+#include "base/descriptor_reserve.h"
 #include "base/failpoint.h"
 #include "cgroup/parse.h"
 
@@ -22,6 +23,7 @@ namespace aw::cgroup {
 namespace {
 
 using supervise::Counters;
+using supervise::LimitsFound;
 using supervise::MemoryEvents;
 using supervise::MemoryPressure;
 using supervise::MemoryStat;
@@ -34,16 +36,26 @@ constexpr char kMemoryPressure[] = "memory.pressure";
 constexpr char kMemoryCurrent[] = "memory.current";
 constexpr char kMemoryPeak[] = "memory.peak";
 constexpr char kMemoryHigh[] = "memory.high";
+constexpr char kMemoryMax[] = "memory.max";
+constexpr char kMemorySwapMax[] = "memory.swap.max";
 constexpr char kCgroupEvents[] = "cgroup.events";
 constexpr char kCgroupProcs[] = "cgroup.procs";
 constexpr char kCgroupKill[] = "cgroup.kill";
 constexpr char kCgroupFreeze[] = "cgroup.freeze";
 constexpr char kCpuStat[] = "cpu.stat";
+constexpr char kCpuMax[] = "cpu.max";
+constexpr char kCpuWeight[] = "cpu.weight";
+constexpr char kPidsMax[] = "pids.max";
 constexpr char kPidsCurrent[] = "pids.current";
 constexpr char kPidsEvents[] = "pids.events";
 
+/// The files that hold limits. A write to one of them, by whoever it is, is reported by its name.
+constexpr std::string_view kLimitFiles[] = {kMemoryHigh, kMemoryMax, kMemorySwapMax, kPidsMax, kCpuMax, kCpuWeight};
+
 /// cgroup2 has had extended attributes of users since Linux 5.7, for whoever may write to the directory.
 constexpr char kNote[] = "user.analysis_watchdog.run";
+/// PID_MAX_LIMIT: pids.max takes nothing above it but "max".
+constexpr std::uint64_t kMostTasks = 4'194'304;
 constexpr std::size_t kMostNoteBytes = 65'536;  // XATTR_SIZE_MAX
 
 /// A run's cgroup files are small; cgroup.procs of a fork bomb is not, and has a reader of its own.
@@ -55,16 +67,21 @@ Result<std::string_view> read_once(int fd, const char* name, Buffer& buffer) {
   return std::string_view(buffer.data(), static_cast<std::size_t>(size));
 }
 
+/// For a moment: what is kept is opened without the reserve.
+UniqueFd open_briefly(int dir, const char* name, int flags) {
+  return UniqueFd(open_with_reserve([=] { return ::openat(dir, name, flags | O_CLOEXEC); }));
+}
+
 Result<std::string_view> read_at(int dir, const char* name, Buffer& buffer) {
   if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-file", EMFILE, ENOMEM)) return errno_error(name, e);
-  const UniqueFd fd(::openat(dir, name, O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd = open_briefly(dir, name, O_RDONLY);
   if (!fd) return errno_error(name);
   return read_once(fd.get(), name, buffer);
 }
 
 Result<void> write_at(int dir, const char* name, std::string_view text) {
   if (const int e = AW_FAILPOINT_ERRNO("cgroup.open-to-write", EMFILE)) return errno_error(name, e);
-  const UniqueFd fd(::openat(dir, name, O_WRONLY | O_CLOEXEC));
+  const UniqueFd fd = open_briefly(dir, name, O_WRONLY);
   if (!fd) return errno_error(name);
   if (::write(fd.get(), text.data(), text.size()) < 0) return errno_error(name);
   return {};
@@ -72,7 +89,7 @@ Result<void> write_at(int dir, const char* name, std::string_view text) {
 
 Result<void> read_procs_at(int dir, std::vector<pid_t>& pids) {
   if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-procs", EMFILE, ENOMEM)) return errno_error(kCgroupProcs, e);
-  const UniqueFd fd(::openat(dir, kCgroupProcs, O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd = open_briefly(dir, kCgroupProcs, O_RDONLY);
   if (!fd) return errno_error(kCgroupProcs);
   std::string text;
   Buffer buffer;
@@ -91,12 +108,30 @@ Result<UniqueFd> open_dir_at(int dir, const char* path) {
   return fd;
 }
 
+/// A cgroup below one that is held, while it is looked at.
+UniqueFd open_child_at(int dir, const char* name) {
+  return open_briefly(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+}
+
+/// cpu.max as systemd writes it: in periods of 100 ms, longer where the quota of one would be below 1 ms.
+std::string quota_text(Span per_second) {
+  constexpr Span kPeriod = std::chrono::milliseconds{100};
+  constexpr Span kLeastQuota = std::chrono::milliseconds{1};
+  constexpr Span kSecond = std::chrono::seconds{1};
+  if (per_second == kForever) return "max " + std::to_string(kPeriod.count());
+  const Span quota = std::max(per_second, kLeastQuota);
+  const Span period = std::clamp(kLeastQuota * kSecond.count() / quota.count(), kPeriod, kSecond);
+  const auto seconds = quota / kSecond;  // Apart from the rest: the product must not overflow.
+  const Span of_period = Span(seconds * period.count() + (quota % kSecond).count() * period.count() / kSecond.count());
+  return std::to_string(std::max(of_period, kLeastQuota).count()) + " " + std::to_string(period.count());
+}
+
 /// Calls f(name) for each directory in `dir`.
 template <class F>
 Result<void> for_each_child(int dir, F&& f) {
   if (const int e = AW_FAILPOINT_ERRNO("cgroup.list", EMFILE)) return errno_error("list a cgroup", e);
   // A descriptor of its own: fdopendir() takes it over and moves its offset.
-  UniqueFd own(::openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd own = open_child_at(dir, ".");
   if (!own) return errno_error("list a cgroup");
   DIR* listing = ::fdopendir(own.get());
   if (listing == nullptr) return errno_error("list a cgroup");
@@ -113,8 +148,8 @@ Result<void> read_procs_below(int dir, int depth, std::vector<pid_t>& pids) {
   if (auto own = read_procs_at(dir, pids); !own && own.error().code != std::errc::operation_not_supported) return own;
   if (depth == 0) return {};
   return for_each_child(dir, [&](const char* name) {
-    const auto child = open_dir_at(dir, name);
-    if (child) (void)read_procs_below(child->get(), depth - 1, pids);  // Gone between listing and reading: empty.
+    const UniqueFd child = open_child_at(dir, name);
+    if (child) (void)read_procs_below(child.get(), depth - 1, pids);  // Gone between listing and reading: empty.
   });
 }
 
@@ -125,7 +160,10 @@ class HeldCgroup final : public supervise::RunCgroup {
  public:
   HeldCgroup(CgroupFs& owner, std::string path, UniqueFd dir)
       : owner_(owner), path_(std::move(path)), dir_(std::move(dir)) {}
-  ~HeldCgroup() override { owner_.remove_watch(watch_); }
+  ~HeldCgroup() override {
+    owner_.end_polling(key_, *this);
+    owner_.remove_watch(watch_);
+  }
   HeldCgroup(const HeldCgroup&) = delete;
   HeldCgroup& operator=(const HeldCgroup&) = delete;
 
@@ -139,8 +177,24 @@ class HeldCgroup final : public supervise::RunCgroup {
       fd->reset(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
       if (!*fd) return errno_error(name).within(path_);
     }
-    auto watch = owner_.add_watch(key, dir_.get());
-    if (!watch) return std::move(watch).error().within(path_);
+    // Held, so that a kill needs no descriptor. Where the kernel has none for it, write_kill() says why.
+    kill_.reset(::openat(dir_.get(), kCgroupKill, O_WRONLY | O_CLOEXEC));
+    if (!kill_ && (errno == EMFILE || errno == ENFILE)) return errno_error(kCgroupKill).within(path_);
+    key_ = key;
+    if (auto watched = watch(); !watched) {
+      // The user's watches are used up, or the memory for them: it can still be looked at.
+      const auto& code = watched.error().code;
+      if (code != std::errc::no_space_on_device && code != std::errc::not_enough_memory) {
+        return std::move(watched).error().within(path_);
+      }
+      owner_.begin_polling(key, *this, watched.error().message);
+    }
+    return {};
+  }
+
+  Result<void> watch() {
+    auto watch = owner_.add_watch(key_, dir_.get());
+    if (!watch) return std::move(watch).error();
     watch_ = *watch;
     return {};
   }
@@ -185,9 +239,55 @@ class HeldCgroup final : public supervise::RunCgroup {
     if (const int e = AW_FAILPOINT_ERRNO("cgroup.write-tripwire", ENOMEM)) return errno_error(kMemoryHigh, e);
     return write(kMemoryHigh, limit.is_infinite() ? "max" : std::to_string(limit.count()));
   }
+  Result<LimitsFound> read_limits() const override {
+    LimitsFound found;
+    // A file that is not there is a value that is not there; whether the cgroup is, cgroup.events tells.
+    if (auto there = read_populated(); !there) return std::move(there).error();
+    if (auto v = read_named(kMemoryHigh, parse_limit)) found.tripwire = Bytes(*v);
+    if (auto v = read_named(kMemoryMax, parse_limit)) found.ceiling = Bytes(*v);
+    if (auto v = read_named(kMemorySwapMax, parse_limit)) found.swap = Bytes(*v);
+    if (auto v = read_named(kPidsMax, parse_limit)) found.tasks_max = *v;
+    if (auto v = read_named(kCpuMax, parse_quota)) found.cpu_quota_per_second = *v;
+    if (auto v = read_named(kCpuWeight, parse_limit)) found.cpu_weight = *v;
+    (void)for_each_child(dir_.get(), [&](const char* name) {
+      Buffer buffer;
+      if (!std::string_view(name).ends_with(".scope")) return;
+      const auto scope = open_dir_at(dir_.get(), name);
+      if (!scope) return;
+      const auto text = read_at(scope->get(), supervise::kGroupOomFile, buffer);
+      const auto value = text ? parse_limit(*text) : Result<std::uint64_t>(Error(text.error()));
+      if (value) found.scopes.emplace_back(name, *value == 1);
+    });
+    std::sort(found.scopes.begin(), found.scopes.end());
+    return found;
+  }
+  Result<void> write_limits(const supervise::SliceLimits& limits) override {
+    Result<void> done;
+    const auto attempt = [&](const char* name, const std::string& text) {
+      auto written = write(name, text);
+      if (!written && done) done = std::move(written);
+    };
+    const auto text_of = [](std::uint64_t limit) {
+      return limit == supervise::kUnlimited ? "max" : std::to_string(limit);
+    };
+    attempt(kMemoryHigh, text_of(limits.tripwire.count()));
+    attempt(kMemoryMax, text_of(limits.ceiling.count()));
+    attempt(kMemorySwapMax, "0");
+    attempt(kPidsMax, text_of(limits.tasks_max > kMostTasks ? supervise::kUnlimited : limits.tasks_max));
+    attempt(kCpuMax, quota_text(limits.cpu_quota_per_second));
+    if (limits.cpu_weight) attempt(kCpuWeight, std::to_string(*limits.cpu_weight));
+    return done;
+  }
+  Result<void> write_group_oom(const std::string& scope) override {
+    const auto dir = open_dir_at(dir_.get(), scope.c_str());
+    if (!dir) return dir.error();
+    auto done = write_at(dir->get(), supervise::kGroupOomFile, "1");
+    if (!done) return std::move(done).error().within(path_ + "/" + scope);
+    return {};
+  }
   Result<void> write_kill() override {
     if (const int e = AW_FAILPOINT_ERRNO("cgroup.kill", EMFILE, ENOMEM)) return errno_error(kCgroupKill, e);
-    auto written = write(kCgroupKill, "1");
+    auto written = kill_ ? write_held(kill_, kCgroupKill, "1") : write(kCgroupKill, "1");
     AW_FAILPOINT("cgroup.killed");
     return written;
   }
@@ -195,7 +295,7 @@ class HeldCgroup final : public supervise::RunCgroup {
     if (const int e = AW_FAILPOINT_ERRNO("cgroup.thaw", ENOMEM)) return errno_error(kCgroupFreeze, e);
     // Each scope too: whoever froze one wrote there.
     (void)for_each_child(dir_.get(), [&](const char* name) {
-      if (const auto child = open_dir_at(dir_.get(), name)) (void)write_at(child->get(), kCgroupFreeze, "0");
+      if (const UniqueFd child = open_child_at(dir_.get(), name)) (void)write_at(child.get(), kCgroupFreeze, "0");
     });
     return write(kCgroupFreeze, "0");
   }
@@ -252,6 +352,10 @@ class HeldCgroup final : public supervise::RunCgroup {
     if (!text) return std::move(text).error().within(path_);
     return parse(*text);
   }
+  Result<void> write_held(const UniqueFd& fd, const char* name, std::string_view text) {
+    if (::pwrite(fd.get(), text.data(), text.size(), 0) < 0) return errno_error(name).within(path_);
+    return {};
+  }
   Result<void> write(const char* name, std::string_view text) {
     auto done = write_at(dir_.get(), name, text);
     if (!done) return std::move(done).error().within(path_);
@@ -264,11 +368,13 @@ class HeldCgroup final : public supervise::RunCgroup {
   UniqueFd memory_events_;
   UniqueFd memory_stat_;
   UniqueFd cgroup_events_;
+  UniqueFd kill_;
+  RunKey key_ = 0;
   int watch_ = -1;
 };
 
-CgroupFs::CgroupFs(loop::Loop&, std::string parent, Listener listener)
-    : parent_(std::move(parent)), listener_(std::move(listener)) {}
+CgroupFs::CgroupFs(loop::Loop& loop, std::string parent, Listener listener, Watching watching)
+    : parent_(std::move(parent)), listener_(std::move(listener)), watching_(std::move(watching)), loop_(loop) {}
 
 CgroupFs::~CgroupFs() = default;
 
@@ -279,17 +385,17 @@ Result<std::unique_ptr<CgroupFs>> CgroupFs::open(loop::Loop& loop, const std::st
   if (fs.f_type != CGROUP2_SUPER_MAGIC) {
     return invalid(mount + " is no cgroup2 mount; boot with systemd.unified_cgroup_hierarchy=1");
   }
-  return open_unchecked(loop, mount, std::move(parent), std::move(listener));
+  return open_unchecked(loop, mount, std::move(parent), std::move(listener), {});
 }
 
 Result<std::unique_ptr<CgroupFs>> CgroupFs::open_fixture(loop::Loop& loop, const std::string& mount, std::string parent,
-                                                         Listener listener) {
-  return open_unchecked(loop, mount, std::move(parent), std::move(listener));
+                                                         Listener listener, Watching watching) {
+  return open_unchecked(loop, mount, std::move(parent), std::move(listener), std::move(watching));
 }
 
 Result<std::unique_ptr<CgroupFs>> CgroupFs::open_unchecked(loop::Loop& loop, const std::string& mount,
-                                                           std::string parent, Listener listener) {
-  std::unique_ptr<CgroupFs> fs(new CgroupFs(loop, std::move(parent), std::move(listener)));
+                                                           std::string parent, Listener listener, Watching watching) {
+  std::unique_ptr<CgroupFs> fs(new CgroupFs(loop, std::move(parent), std::move(listener), std::move(watching)));
   auto root = open_dir_at(AT_FDCWD, mount.c_str());
   if (!root) return std::move(root).error();
   fs->root_ = std::move(*root);
@@ -301,6 +407,10 @@ Result<std::unique_ptr<CgroupFs>> CgroupFs::open_unchecked(loop::Loop& loop, con
                                 [self](const Now& now) { self->on_readable(now); });
   if (!readable) return std::move(readable).error();
   fs->readable_ = std::move(*readable);
+  auto polling =
+      loop.add_timer(loop::Priority::kKill, "cgroups without a watch", [self](const Now& now) { self->poll(now); });
+  if (!polling) return std::move(polling).error();
+  fs->poll_ = std::move(*polling);
   return fs;
 }
 
@@ -313,7 +423,11 @@ void CgroupFs::on_readable(const Now& now) {
     at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
     if ((event->mask & IN_Q_OVERFLOW) != 0) lost_ = true;
     const auto watched = watched_.find(event->wd);
-    if (watched != watched_.end()) dirty_.insert(watched->second);  // Unknown: a watch that was just removed.
+    if (watched == watched_.end()) continue;  // A watch that was just removed.
+    // The name is padded with zeros to the length.
+    const std::string_view name = event->len == 0 ? std::string_view() : std::string_view(event->name);
+    const bool limit = std::find(std::begin(kLimitFiles), std::end(kLimitFiles), name) != std::end(kLimitFiles);
+    (limit ? limits_written_ : dirty_).insert(watched->second);
   }
   on_dirty(now);
 }
@@ -321,14 +435,18 @@ void CgroupFs::on_readable(const Now& now) {
 void CgroupFs::on_dirty(const Now& now) {
   // Listeners may drop cgroups, and with them watches, while they are told.
   const auto dirty = std::exchange(dirty_, {});
+  const auto limits_written = std::exchange(limits_written_, {});
   if (std::exchange(lost_, false)) return listener_.on_lost(now);
   for (const RunKey key : dirty) listener_.on_changed(key, now);
+  for (const RunKey key : limits_written) listener_.on_limits_written(key, now);
 }
 
 Result<int> CgroupFs::add_watch(RunKey key, int dir) {
   if (const int e = AW_FAILPOINT_ERRNO("cgroup.inotify-add", ENOSPC, ENOMEM)) return errno_error("inotify watch", e);
   const std::string path = "/proc/self/fd/" + std::to_string(dir);
-  const int watch = ::inotify_add_watch(inotify_.get(), path.c_str(), IN_MODIFY | IN_ONLYDIR);
+  constexpr std::uint32_t kMask = IN_MODIFY | IN_ONLYDIR;
+  const int watch = watching_.add_watch ? watching_.add_watch(inotify_.get(), path.c_str(), kMask)
+                                        : ::inotify_add_watch(inotify_.get(), path.c_str(), kMask);
   if (watch < 0) return errno_error("inotify watch");
   watched_[watch] = key;
   return watch;
@@ -338,6 +456,52 @@ void CgroupFs::remove_watch(int watch) {
   if (watch < 0) return;
   watched_.erase(watch);
   (void)::inotify_rm_watch(inotify_.get(), watch);  // A removed cgroup keeps its watch until this (measured).
+}
+
+void CgroupFs::begin_polling(RunKey key, HeldCgroup& held, const std::string& why) {
+  const Instant now = loop_.now().monotonic;
+  if (polled_.empty()) {
+    notice("no watch for " + held.path() + " (" + why +
+           "); what has none is looked at every 100 ms until there are watches again (fs.inotify.max_user_watches)");
+    watch_again_ = now + watching_.again;
+    loop::Loop::set_timer(poll_, now + watching_.poll);
+  }
+  polled_[key] = &held;
+}
+
+void CgroupFs::end_polling(RunKey key, const HeldCgroup& held) {
+  const auto it = polled_.find(key);
+  if (it == polled_.end() || it->second != &held) return;
+  polled_.erase(it);
+  if (!polled_.empty()) return;
+  loop::Loop::set_timer(poll_, kNever);
+  notice("no run is without a watch any more");
+}
+
+void CgroupFs::poll(const Now& now) {
+  if (now.monotonic >= watch_again_) watch_polled(now);
+  std::vector<RunKey> keys;
+  for (const auto& [key, held] : polled_) keys.push_back(key);
+  // Listeners may drop cgroups, and with them what is polled, while they are told.
+  for (const RunKey key : keys) {
+    if (polled_.contains(key)) listener_.on_changed(key, now);
+  }
+  if (!polled_.empty()) loop::Loop::set_timer(poll_, now.monotonic + watching_.poll);
+}
+
+void CgroupFs::watch_polled(const Now& now) {
+  watch_again_ = now.monotonic + watching_.again;
+  const auto polled = polled_;
+  for (const auto& [key, held] : polled) {
+    if (!polled_.contains(key)) continue;  // Dropped by who was told of the one before.
+    if (!held->watch()) return;
+    end_polling(key, *held);
+    listener_.on_changed(key, now);  // What has happened until here no watch will tell.
+  }
+}
+
+void CgroupFs::notice(const std::string& sentence) {
+  if (listener_.on_notice) listener_.on_notice(sentence);
 }
 
 std::string CgroupFs::relative(const std::string& slice) const {

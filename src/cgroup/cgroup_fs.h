@@ -8,6 +8,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -22,7 +23,19 @@ namespace aw::cgroup {
 /// What is told of changes.
 struct Listener {
   std::function<void(supervise::RunKey, const Now&)> on_changed;
+  std::function<void(supervise::RunKey, const Now&)> on_limits_written;  ///< to a file with a limit of its slice
+  /// No watch could be had for a run, or all have one again: a sentence for the log.
+  std::function<void(const std::string&)> on_notice;
   std::function<void(const Now&)> on_lost;  ///< the kernel's queue overflowed: look at everything
+};
+
+class HeldCgroup;
+
+/// How changes are heard of. The defaults are the kernel's call and what the manual page says; tests bring their own.
+struct Watching {
+  std::function<int(int inotify, const char* path, std::uint32_t mask)> add_watch;  ///< none: inotify_add_watch(2)
+  Span poll = std::chrono::milliseconds{100};  ///< how often what has no watch is looked at
+  Span again = std::chrono::seconds{10};       ///< how often a watch for it is tried again
 };
 
 class CgroupFs final : public supervise::Cgroups {
@@ -33,7 +46,7 @@ class CgroupFs final : public supervise::Cgroups {
                                                 Listener listener);
   /// The same on a directory with the kernel's file names. For tests only: nothing is checked.
   static Result<std::unique_ptr<CgroupFs>> open_fixture(loop::Loop& loop, const std::string& mount, std::string parent,
-                                                        Listener listener);
+                                                        Listener listener, Watching watching = {});
   ~CgroupFs() override;
 
   Result<std::unique_ptr<supervise::RunCgroup>> open(supervise::RunKey key, const std::string& slice) override;
@@ -49,13 +62,18 @@ class CgroupFs final : public supervise::Cgroups {
 
  private:
   friend class HeldCgroup;
-  CgroupFs(loop::Loop& loop, std::string parent, Listener listener);
+  CgroupFs(loop::Loop& loop, std::string parent, Listener listener, Watching watching);
   static Result<std::unique_ptr<CgroupFs>> open_unchecked(loop::Loop& loop, const std::string& mount,
-                                                          std::string parent, Listener listener);
+                                                          std::string parent, Listener listener, Watching watching);
   void on_readable(const Now& now);
   void on_dirty(const Now& now);
   Result<int> add_watch(supervise::RunKey key, int dir);
   void remove_watch(int watch);
+  void begin_polling(supervise::RunKey key, HeldCgroup& held, const std::string& why);
+  void end_polling(supervise::RunKey key, const HeldCgroup& held);
+  void poll(const Now& now);
+  void watch_polled(const Now& now);
+  void notice(const std::string& sentence);
   std::string relative(const std::string& slice) const;
 
   std::string parent_;
@@ -64,7 +82,13 @@ class CgroupFs final : public supervise::Cgroups {
   UniqueFd inotify_;
   std::unordered_map<int, supervise::RunKey> watched_;
   std::set<supervise::RunKey> dirty_;
+  std::set<supervise::RunKey> limits_written_;
   bool lost_ = false;
+  const Watching watching_;
+  std::map<supervise::RunKey, HeldCgroup*> polled_;  ///< for which no watch could be had
+  Instant watch_again_ = kNever;
+  loop::Loop& loop_;  ///< outlives us
+  loop::Source poll_;
   loop::Source readable_;
 };
 

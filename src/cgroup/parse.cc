@@ -192,6 +192,23 @@ Result<std::uint64_t> parse_pids_refused(std::string_view text) {
   return fields[0].value;
 }
 
+Result<Span> parse_quota(std::string_view text) {
+  if (text.ends_with('\n')) text.remove_suffix(1);
+  const auto space = text.find(' ');
+  const auto quota = parse_limit(text.substr(0, space));
+  const auto period =
+      parse_number<std::uint64_t>(space == std::string_view::npos ? std::string_view() : text.substr(space + 1));
+  // The kernel knows periods from 1 ms to 1 s, and quotas that are some seconds at most for each CPU.
+  constexpr std::uint64_t kMostPeriod = 1'000'000;
+  constexpr std::uint64_t kMostQuota = std::uint64_t{1} << 43U;
+  const bool limited = quota && *quota != std::numeric_limits<std::uint64_t>::max();
+  if (!quota || !period || *period == 0 || *period > kMostPeriod || (limited && *quota > kMostQuota)) {
+    return invalid(quoted(text) + " is no quota with its period");
+  }
+  if (!limited) return kForever;
+  return Span(static_cast<std::int64_t>(*quota * kMostPeriod / *period));
+}
+
 Result<std::uint64_t> parse_limit(std::string_view text) {
   if (text.ends_with('\n')) text.remove_suffix(1);
   if (text == "max") return std::numeric_limits<std::uint64_t>::max();

@@ -39,6 +39,9 @@ Result<Span> parse_cpu_usage(std::string_view text);
 /// One number, or "max" (UINT64_MAX), as memory.max and pids.current hold it.
 Result<std::uint64_t> parse_limit(std::string_view text);
 
+/// cpu.max, "QUOTA PERIOD" in microseconds or "max PERIOD": CPU time per second, kForever without a limit.
+Result<Span> parse_quota(std::string_view text);
+
 /// "max" of pids.events: forks that failed at the limit.
 Result<std::uint64_t> parse_pids_refused(std::string_view text);
 

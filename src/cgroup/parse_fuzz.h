@@ -33,6 +33,8 @@ inline void fuzz_parse(std::string_view input) {
       return (void)parse_populated(text);
     case 'u':
       return (void)parse_cpu_usage(text);
+    case 'q':
+      return (void)parse_quota(text);
     case 'l':
       return (void)parse_limit(text);
     default:

@@ -202,6 +202,20 @@ TEST(ParseLimit, RefusesEverythingElse) {
   }
 }
 
+TEST(ParseQuota, IsCpuTimePerSecond) {
+  EXPECT_EQ(parse_quota("50000 100000\n").value(), std::chrono::milliseconds{500});
+  EXPECT_EQ(parse_quota("1000 1000000\n").value(), std::chrono::milliseconds{1});
+  EXPECT_EQ(parse_quota("1600000 100000").value(), std::chrono::seconds{16});
+  EXPECT_EQ(parse_quota("max 100000\n").value(), kForever);
+}
+
+TEST(ParseQuota, RefusesEverythingElse) {
+  for (const char* text : {"", "\n", "max\n", "50000\n", "50000 \n", "50000 0\n", "50000 max\n", "x 100000\n",
+                           "-1 100000\n", "1 2 3\n", "18446744073709551614 100000\n", "50000 18446744073709551615\n"}) {
+    EXPECT_FALSE(parse_quota(text)) << text;
+  }
+}
+
 TEST(TheFuzzersCorpus, BreaksNoPromise) {
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(AW_SOURCE_DIR "/src/cgroup/corpus/parse")) {

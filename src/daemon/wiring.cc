@@ -12,6 +12,7 @@
 #include <csignal>
 
 #include "analysis_watchdog/names.h"
+#include "base/descriptor_reserve.h"
 #include "base/failpoint.h"
 #include "base/version.h"
 #include "journal/sentences.h"
@@ -25,14 +26,6 @@ supervise::Machine this_machine() {
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   const auto pages = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES));
   return {Bytes(page * pages), static_cast<unsigned>(::sysconf(_SC_NPROCESSORS_ONLN)), Bytes(page)};
-}
-
-/// Six descriptors a run; the soft limit that systemd gives is made for select(2).
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // Then registrations are refused sooner, and say so.
 }
 
 /// A user's watchdog has no StateDirectory= that systemd would make. Where that fails, the ledger says why.
@@ -119,7 +112,7 @@ api::Administrators Daemon::administrators() const {
 }
 
 Result<void> Daemon::start() {
-  raise_descriptor_limit();
+  keep_descriptor_reserve();  // Seven descriptors a run; the soft limit that systemd gives is made for select(2).
   stay_in_memory();
   connection_ = bus::Connection::prepare(bus_kind_);
   auto attached = connection_->attach(loop_, [this] {
@@ -157,8 +150,12 @@ Result<void> Daemon::start() {
   if (auto opened = open_ledger(); !opened) return opened;
 
   manager_ = std::make_unique<systemd::Manager>(
-      *connection_, loop_, [this](const std::string& unit, supervise::ManagerJob job, const Now& now) {
+      *connection_, loop_,
+      [this](const std::string& unit, supervise::ManagerJob job, const Now& now) {
         if (supervisor_) supervisor_->on_manager_job(unit, job, now);
+      },
+      [this](const std::string& unit, const Now& now) {
+        if (supervisor_) supervisor_->on_unit_removed(unit, now);
       });
   watchdog_ = asked_by_watchdog();
   if (bus_kind_ == bus::BusKind::kSystem) loop::Loop::set_timer(bus_late_, loop_.now().monotonic + kBusPatience);
@@ -316,6 +313,8 @@ Result<void> Daemon::build(const std::string& cgroup) {
   auto cgroups = cgroup::CgroupFs::open(
       loop_, cgroup::kMount, cgroup + "/" + manager_->parent_slice(),
       {[this](supervise::RunKey key, const Now& now) { supervisor_->on_cgroup_changed(key, now); },
+       [this](supervise::RunKey key, const Now& now) { supervisor_->on_limits_written(key, now); },
+       [](const std::string& sentence) { spdlog::warn("{}", sentence); },
        [this](const Now& now) { supervisor_->on_events_lost(now); }});
   if (!cgroups) return std::move(cgroups).error();
   cgroups_ = std::move(*cgroups);

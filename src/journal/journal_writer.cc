@@ -50,6 +50,8 @@ const char* priority(const EventRecord& e) {
     case EventKind::kEscalated:
     case EventKind::kOrphanFound:
     case EventKind::kUnreaped:
+    case EventKind::kLimitsRestored:
+    case EventKind::kEscaped:
       return "PRIORITY=4";
     case EventKind::kEnded:
       return e.reason == Reason::kExited ? "PRIORITY=6" : "PRIORITY=4";
@@ -75,10 +77,14 @@ const char* message_id(EventKind kind) {
       return "MESSAGE_ID=1509bb0a9bf13331ca118783593942a4";
     case EventKind::kLimitsChanged:
       return "MESSAGE_ID=f5ec52ed0108847512e1bc7656670b14";
+    case EventKind::kLimitsRestored:
+      return "MESSAGE_ID=902f33234e844ba0835e349fb30d6aab";
     case EventKind::kExtended:
       return "MESSAGE_ID=59ba1b0d5c9061582909406c2e416788";
     case EventKind::kOrphanFound:
       return "MESSAGE_ID=5d32fe61985fb4e72a095ee82bb29976";
+    case EventKind::kEscaped:
+      return "MESSAGE_ID=408d0d54c42c4120894ce4d7e860c6aa";
     case EventKind::kEnding:
       return "MESSAGE_ID=9a1e40b458151a9959e2d15364c7a500";
     case EventKind::kEscalated:

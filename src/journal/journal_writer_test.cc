@@ -214,6 +214,18 @@ TEST(JournalFields, SayWhoAsked) {
   EXPECT_EQ(field(event, "ANALYSIS_LIMIT_OF"), "none");
 }
 
+TEST(TheMessageOfRestoredLimits, SaysWhatWasThereAndWhatIs) {
+  EventRecord event = a_full_record();
+  event.kind = EventKind::kLimitsRestored;
+  event.details = {{"memory.max_before", std::string("max")},
+                   {"memory.max", std::string("1207959552")},
+                   {"pids.max_before", std::string("7")},
+                   {"pids.max", std::string("100")}};
+  EXPECT_EQ(field(event, "MESSAGE"),
+            "nightly: limits that somebody else had changed are restored: memory.max was max and is 1207959552, "
+            "pids.max was 7 and is 100");
+}
+
 // ---- the catalog ----
 
 /// The entries, by message id.

@@ -53,7 +53,7 @@ std::string why_oom(const EventRecord& e) {
 
 std::string why_external(const EventRecord& e) {
   const std::string whose = text_detail(e, "limit_of");
-  if (whose == "parent" || whose == "host") return text_detail(e, "cause");
+  if (whose == "parent" || whose == "host" || !text_detail(e, "moved_to").empty()) return text_detail(e, "cause");
   return "somebody killed it, and it was not the watchdog";
 }
 
@@ -79,6 +79,20 @@ std::string ending(const EventRecord& e) {
   return e.registered_as + ": is being ended (" + (e.reason ? std::string(to_string(*e.reason)) : "") + "): " + why(e) +
          "; SIGTERM now" +
          (grace == nullptr ? "" : ", SIGKILL in " + format_span(from_usec(*grace)) + " at the latest");
+}
+
+/// Pairs of details: "memory.max_before" and "memory.max".
+std::string restored(const EventRecord& e) {
+  constexpr std::string_view kBefore = "_before";
+  std::string text;
+  if (!text_detail(e, "lost_unit").empty()) return text_detail(e, "cause") + ", and its limits are restored";
+  for (const auto& [key, value] : e.details) {
+    const auto* before = std::get_if<std::string>(&value);
+    if (before == nullptr || !key.ends_with(kBefore)) continue;
+    const std::string file = key.substr(0, key.size() - kBefore.size());
+    text += (text.empty() ? "" : ", ") + file + " was " + *before + " and is " + text_detail(e, file);
+  }
+  return "limits that somebody else had changed are restored: " + text;
 }
 
 }  // namespace
@@ -140,10 +154,15 @@ std::string message(const EventRecord& e) {
       return id + ": unregistered, lives on without limits";
     case EventKind::kLimitsChanged:
       return id + ": limits changed, now " + limits(e);
+    case EventKind::kLimitsRestored:
+      return id + ": " + restored(e);
     case EventKind::kExtended:
       return id + ": deadline extended, now " + limits(e);
     case EventKind::kOrphanFound:
       return id + ": orphan found, " + process(e);
+    case EventKind::kEscaped:
+      return id + ": " + process(e) + " was moved out of it, to " + text_detail(e, "cgroup") +
+             ", where no limit holds it";
     case EventKind::kEnding:
       return ending(e);
     case EventKind::kEscalated:

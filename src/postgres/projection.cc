@@ -91,6 +91,7 @@ void Projection::apply(const EventRecord& event) {
       return;
     }
     case EventKind::kLimitsChanged:
+    case EventKind::kLimitsRestored:  // Its unit may be another.
     case EventKind::kExtended:
       return change(limits_and_place(event, event_to_json(event)));
     case EventKind::kEnding:
@@ -104,6 +105,7 @@ void Projection::apply(const EventRecord& event) {
       gone.insert(event.run_id);
       return;
     case EventKind::kOrphanFound:
+    case EventKind::kEscaped:
     case EventKind::kEscalated:
     case EventKind::kUnreaped:
     case EventKind::kDaemonStarted:

@@ -5,6 +5,7 @@
 //   registered                   a row
 //   adopted                      a row if there is none; running
 //   limits-changed, extended     limits, deadline and unit as they are now
+//   limits-restored              the same
 //   ending                       state ending
 //   unkillable                   state unkillable
 //   ended, unregistered          gone

@@ -12,6 +12,7 @@
 #include <array>
 #include <csignal>
 
+#include "base/descriptor_reserve.h"
 #include "base/failpoint.h"
 #include "base/numbers.h"
 #include "process/parse.h"
@@ -34,7 +35,8 @@ std::string proc_path(pid_t pid, const char* file) { return "/proc/" + std::to_s
 /// A file of /proc as it is now, up to `limit` bytes; nothing if the process is gone or not ours to read.
 std::optional<std::string> find_text(const std::string& path, std::size_t limit = 4096) {
   if (AW_FAILPOINT_ERRNO("process.read-proc", EMFILE, ENOMEM) != 0) return std::nullopt;
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // A moment only, and a kill needs it to know who is in the cgroup.
+  const UniqueFd fd(open_with_reserve([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }));
   if (!fd) return std::nullopt;
   std::string text(limit, '\0');
   std::size_t size = 0;
@@ -284,7 +286,7 @@ supervise::ProcessSurvey ProcFs::survey(std::span<const pid_t> pids) const {
 }
 
 Result<void> ProcFs::signal_member(pid_t pid, const std::string& path, std::span<const int> signals) {
-  const UniqueFd fd(pidfd_open(pid));
+  const UniqueFd fd(open_with_reserve([pid] { return pidfd_open(pid); }));
   if (!fd) return errno_error("process " + std::to_string(pid));
   // Looked up while we hold it: whoever has this pid now is the one that is signalled, and it is in the cgroup.
   const auto where = find_cgroup(pid);

@@ -141,7 +141,7 @@ void Supervisor::on_manager_back(const Now& now) {
   for (const std::string& slice : find_unaccounted()) adopt_slice(slice, std::nullopt, before_, now);
   for (const auto& [key, run] : runs_) {
     if (!run->cgroup || run->over() || run->releasing) continue;
-    ports_.placer.request_limits(run->slice, slice_limits(*run), [](const Result<void>&, const Now&) {});
+    tell_limits(*run);
   }
 }
 
@@ -209,10 +209,15 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   AW_FAILPOINT("adoption.recorded");
   if (stranger) remember(run);
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
+  const auto found = run.cgroup->read_limits();
+  const bool has_more = found && spare_what_it_has(run, *found);
   (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);
-  ports_.placer.request_limits(slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+  tell_limits(run);
   begin_watching(run, now);
   if (note->row.owner && !run.owner) on_owner_ended(key, now);
+  if (!note->cause && has_more) {
+    return cause(run, {Reason::kMemory, "unreclaimable memory was above the limit when the watchdog came back"}, now);
+  }
   AW_FAILPOINT("adoption.watched");
   if (!note->cause) return look(run, now);
   finish(run, *note, now);

@@ -242,26 +242,23 @@ void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, 
   };
   const bool time_changed = before.wall_clock != limits.wall_clock || before.grace != limits.grace;
   const bool fresh_scope = before.grace != limits.grace;  // TimeoutStopUSec of a live scope can't be changed either.
-  ports_.placer.request_limits(
-      run->slice, slice_limits(*run),
-      [this, key, time_changed, fresh_scope, before, finish](Result<void> set, const Now& when) {
-        finished_.clear();
-        const auto it = runs_.find(key);
-        if (it == runs_.end() || it->second->phase != Phase::kRunning) {
-          return finish(refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile"), when);
-        }
-        if (!set) return finish(to_answer(it->second->id, std::move(set)), when);
-        if (!time_changed) return finish({}, when);
-        apply_deadline(*it->second, fresh_scope, when, [this, key, finish](Result<void> moved, const Now& then) {
-          const bool failed = !moved;
-          finish(std::move(moved), then);
-          const auto found = runs_.find(key);
-          if (failed && found != runs_.end()) {  // systemd has the new ones already.
-            ports_.placer.request_limits(found->second->slice, slice_limits(*found->second),
-                                         [](const Result<void>&, const Now&) {});
-          }
-        });
-      });
+  tell_limits(*run, [this, key, time_changed, fresh_scope, before, finish](Result<void> set, const Now& when) {
+    finished_.clear();
+    const auto it = runs_.find(key);
+    if (it == runs_.end() || it->second->phase != Phase::kRunning) {
+      return finish(refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile"), when);
+    }
+    if (!set) return finish(to_answer(it->second->id, std::move(set)), when);
+    if (!time_changed) return finish({}, when);
+    apply_deadline(*it->second, fresh_scope, when, [this, key, finish](Result<void> moved, const Now& then) {
+      const bool failed = !moved;
+      finish(std::move(moved), then);
+      const auto found = runs_.find(key);
+      if (failed && found != runs_.end()) {  // systemd has the new ones already.
+        tell_limits(*found->second);
+      }
+    });
+  });
 }
 
 }  // namespace aw::supervise

@@ -116,6 +116,7 @@ void add_cause(EventRecord& event, const Run& run) {
     if (who.pid != 0) add(event.details, "requested_by_pid", static_cast<std::uint64_t>(who.pid));
     if (!who.comm.empty()) add(event.details, "requested_by_comm", who.comm);
   }
+  if (!run.cause->moved_to.empty()) add(event.details, "moved_to", run.cause->moved_to);
   if (!run.cause->detail.empty()) add(event.details, "cause", run.cause->detail);
 }
 
@@ -135,6 +136,10 @@ void add_evidence(EventRecord& event, const Run& run, const Now& now) {
   }
   add_counts(event.details, before, "_before");
   add_processes(event, evidence);
+}
+
+void add_kill_problem(EventRecord& event, const Run& run) {
+  if (!run.kill_problem.empty()) add(event.details, "cgroup_kill_error", run.kill_problem);
 }
 
 void add_exit_status(EventRecord& event, const Run& run) {
@@ -272,6 +277,24 @@ void Chronicle::limits_changed(const Run& run, Details what, const Now& now) {
   recorder_.change_run(row_of(run));
 }
 
+void Chronicle::limits_restored(const Run& run, std::span<const Drift> drifts, std::uint64_t times, const Now& now) {
+  EventRecord event = begin(run, EventKind::kLimitsRestored, now);
+  for (const Drift& drift : drifts) {
+    add(event.details, drift.file + "_before", drift.found);
+    add(event.details, drift.file, drift.wanted);
+  }
+  if (times > 1) add(event.details, "times", times);
+  put(event);
+}
+
+void Chronicle::unit_restored(const Run& run, const std::string& lost, const Now& now) {
+  EventRecord event = begin(run, EventKind::kLimitsRestored, now);
+  add(event.details, "lost_unit", lost);
+  add(event.details, "cause", "systemd had lost " + lost + "; what was in it is in " + run.scope + " now");
+  put(event);
+  recorder_.change_run(row_of(run));
+}
+
 void Chronicle::extended(const Run& run, Span by, const Now& now) {
   EventRecord event = begin(run, EventKind::kExtended, now);
   add(event.details, "extended_by_usec", to_usec(by));
@@ -288,6 +311,16 @@ void Chronicle::orphan_found(const Run& run, const ProcessStat& orphan, const No
   add(event.details, "parent_pid", static_cast<std::uint64_t>(orphan.parent));
   add(event.details, "leader_pid", static_cast<std::uint64_t>(run.leader_key.pid));
   add(event.details, "policy", std::string(to_string(run.limits.orphan_policy)));
+  put(event);
+}
+
+void Chronicle::escaped(const Run& run, const ProcessStat& process, const std::string& cgroup, const Now& now) {
+  EventRecord event = begin(run, EventKind::kEscaped, now);
+  event.pid = process.pid;
+  event.comm = process.comm;
+  event.cmdline = processes_.read_cmdline(process.pid);
+  add(event.details, "cgroup", cgroup);
+  add(event.details, "leader_pid", static_cast<std::uint64_t>(run.leader_key.pid));
   put(event);
 }
 
@@ -315,6 +348,7 @@ void Chronicle::escalated(Run& run, const Now& now) {
 void Chronicle::unkillable(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kUnkillable, now);
   add_processes(event, gather(run, now));
+  add_kill_problem(event, run);
   for (const ProcessSummary& process : event.processes) {
     add(event.details, "wait_channel_" + std::to_string(process.pid), processes_.read_wait_channel(process.pid));
   }
@@ -341,8 +375,11 @@ void Chronicle::ended(const Run& run, Reason reason, const Now& now) {
     if (after.stat && after.stat->shmem > Bytes(0)) event.leftover_memory = after.stat->shmem;
   }
   add_limits(event, run);
+  add_kill_problem(event, run);
   if (run.unseen) add(event.details, "unseen", true);
-  if (!event.signal && (reason == Reason::kOom || reason == Reason::kExternal)) event.signal = SIGKILL;
+  const bool killed =
+      reason == Reason::kOom || (reason == Reason::kExternal && !(run.cause && !run.cause->moved_to.empty()));
+  if (!event.signal && killed) event.signal = SIGKILL;
   put(event);
   recorder_.end_run(run.run_id);
   last_end_ = std::move(event);

@@ -28,8 +28,13 @@ class Chronicle {
   void released(const RunRow& row, const Now& now);
   void unregistered(const Run& run, const Now& now);
   void limits_changed(const Run& run, Details what, const Now& now);
+  /// Limits that somebody else had changed. `times`: so often since the last record of it.
+  void limits_restored(const Run& run, std::span<const Drift> drifts, std::uint64_t times, const Now& now);
+  /// A unit that systemd had lost, with processes in it: they are in another now.
+  void unit_restored(const Run& run, const std::string& lost, const Now& now);
   void extended(const Run& run, Span by, const Now& now);
   void orphan_found(const Run& run, const ProcessStat& orphan, const Now& now);
+  void escaped(const Run& run, const ProcessStat& process, const std::string& cgroup, const Now& now);
   /// The intent, with what is known at this moment, which the run keeps. Bounded work: it precedes a signal, and takes
   /// less than 5 ms however large the tree is and whatever it does.
   void ending(Run& run, const Now& now);

@@ -98,7 +98,7 @@ TEST_F(ARunningRun, EndsWhenItHasLeftItsScope) {
   world.notify(world.slice("job"));
   world.advance(seconds{2});
 
-  EXPECT_EQ(end_of(), Reason::kExited);
+  EXPECT_EQ(end_of(), Reason::kExternal);
   expect_left_alone(leader);
 }
 
@@ -567,6 +567,56 @@ TEST_F(ARunWithALimit, DoesNotLiveOnByHalves) {
   EXPECT_THAT(world.signals_to(attached), ElementsAre(SIGKILL));
   EXPECT_EQ(end_of(), Reason::kOom);
   EXPECT_TRUE(end_record().escalated);
+}
+
+TEST_F(ARunningRun, WhoseCgroupCannotBeKilledIsKilledProcessByProcess) {
+  for (const int error : {EOPNOTSUPP, EIO, EROFS}) {
+    SCOPED_TRACE(error);
+    world.cgroups.kill_error = error;
+    const std::string id = "unkilled-" + std::to_string(error);
+    const pid_t first = world.spawn(world.user_shell, "first");
+    const pid_t second = world.spawn(first, "second");
+    for (const pid_t pid : {first, second}) world.process(pid).on_term = OnTerm::kIgnores;
+    world.register_run(id, first);
+    ASSERT_TRUE(supervisor.end(World::id(id), world.caller(), world.now()));
+    world.advance(kGrace + seconds{1});
+    EXPECT_FALSE(world.alive(first));
+    EXPECT_FALSE(world.alive(second));
+    ASSERT_EQ(end_of(id), Reason::kRequested);
+    const auto ended = world.records(id, EventKind::kEnded).at(0);
+    EXPECT_TRUE(ended.escalated);
+    EXPECT_THAT(ended.details, ::testing::Contains(::testing::Key("cgroup_kill_error")));
+  }
+}
+
+TEST_F(ARunningRun, WhoseCgroupCannotBeKilledIsKilledWithWhatItForksMeanwhile) {
+  world.cgroups.kill_error = EOPNOTSUPP;
+  set_on_term(OnTerm::kIgnores);
+  int forks = 0;
+  std::vector<pid_t> forked;
+  world.on_signal = [&](const testing::Sent& sent) {
+    if (sent.signal != SIGKILL || ++forks > 5) return;
+    forked.push_back(world.spawn(sent.pid, "fork"));
+  };
+  end();
+  world.advance(kGrace + seconds{1});
+  EXPECT_THAT(forked, ::testing::SizeIs(5));
+  EXPECT_EQ(end_of(), Reason::kRequested);
+}
+
+TEST_F(ARunningRun, ThatForksWithoutEndIsNotKilledOneByOneWithoutEnd) {
+  world.cgroups.kill_error = EOPNOTSUPP;
+  set_on_term(OnTerm::kIgnores);
+  bool forks = true;
+  world.on_signal = [&](const testing::Sent& sent) {
+    if (forks && sent.signal == SIGKILL) (void)world.spawn(sent.pid, "fork");
+  };
+  end();
+  world.advance(kGrace + seconds{1});
+  EXPECT_EQ(end_of(), std::nullopt);
+  forks = false;  // And the retry has it.
+  world.advance(seconds{15});
+  EXPECT_EQ(end_of(), Reason::kRequested);
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ struct EventRecord {
   EventKind kind = EventKind::kRegistered;
   std::optional<Reason> reason;
   std::string unit;
-  std::optional<pid_t> pid;  ///< the leader's, or the orphan's in orphan-found
+  std::optional<pid_t> pid;  ///< the leader's, or the orphan's in orphan-found, the escaped one's in escaped
   std::string comm;
   std::string cmdline;
   std::optional<std::uint32_t> uid;

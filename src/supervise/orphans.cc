@@ -4,6 +4,7 @@
 // start time, before anything is done.
 #include <algorithm>
 #include <csignal>
+#include <iterator>
 
 #include "base/failpoint.h"
 #include "supervise/supervisor.h"
@@ -47,11 +48,24 @@ void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
   if (run.phase != Phase::kRunning) return;
   if (!confirming) arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
   if (run.rehousing) return;
-  if (run.leader_end.ended) return report_leftovers(run, now);
   const auto members = read_members(run);
+  look_for_escapes(run, members, now);  // Also when confirming: whose parent is outside is no orphan for it.
+  if (run.leader_end.ended) return report_leftovers(run, now);
   note_largest(run, members);
   const auto roots = run.roots();
-  const auto orphans = find_orphans(members, roots);
+  // Nobody's parent has died because it was moved out: its children here are nobody's orphans as long as it lives.
+  auto family = members;
+  std::vector<ProcessKey> outside;
+  for (const ProcessKey& escaped : run.orphans.escaped) {
+    const auto stat = ports_.processes.find_stat(escaped.pid);
+    const bool lives = stat && key_of(*stat) == escaped && stat->state != 'Z';
+    const bool back = std::any_of(members.begin(), members.end(), [&](const auto& m) { return key_of(m) == escaped; });
+    if (!lives || back) continue;
+    family.push_back(*stat);
+    outside.push_back(escaped);
+  }
+  auto orphans = find_orphans(family, roots);
+  std::erase_if(orphans, [&](const ProcessKey& orphan) { return contains(outside, orphan); });
   run.orphans.count = static_cast<std::uint32_t>(orphans.size());
   std::erase_if(run.orphans.reported, [&](const auto& entry) { return !contains(orphans, entry.first); });
   std::vector<ProcessKey> suspects;
@@ -67,6 +81,39 @@ void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
   }
   run.orphans.suspects = std::move(suspects);
   if (!run.orphans.suspects.empty()) arm(run, Purpose::kOrphanConfirm, now.monotonic + policy_.orphans.confirmation);
+}
+
+std::optional<std::string> Supervisor::find_outside(const Run& run, const ProcessKey& process) const {
+  const auto stat = ports_.processes.find_stat(process.pid);
+  if (!stat || key_of(*stat) != process || stat->state == 'Z') return std::nullopt;
+  auto where = ports_.processes.find_cgroup(process.pid);
+  if (!where || is_within(*where, run.cgroup->path())) return std::nullopt;
+  // Between the two readings its pid may have become another's.
+  const auto again = ports_.processes.find_stat(process.pid);
+  return again && key_of(*again) == process ? where : std::nullopt;
+}
+
+void Supervisor::look_for_escapes(Run& run, const std::vector<ProcessStat>& members, const Now& now) {
+  std::vector<ProcessKey> here;
+  here.reserve(members.size());
+  for (const ProcessStat& member : members) here.push_back(key_of(member));
+  std::sort(here.begin(), here.end());
+  std::vector<ProcessKey> missing;  // Nearly all of them have ended.
+  std::set_difference(run.orphans.members.begin(), run.orphans.members.end(), here.begin(), here.end(),
+                      std::back_inserter(missing));
+  std::erase_if(run.orphans.escaped, [&](const ProcessKey& process) { return !find_outside(run, process); });
+  run.orphans.members = std::move(here);
+  for (const ProcessKey& process : missing) {
+    const auto where = find_outside(run, process);
+    const auto stat = where ? ports_.processes.find_stat(process.pid) : std::nullopt;
+    if (!stat) continue;
+    run.orphans.escaped.push_back(process);
+    chronicle_.escaped(run, *stat, *where, now);
+  }
+}
+
+void Supervisor::forget_member(const ProcessKey& process) {
+  for (const auto& [key, run] : runs_) std::erase(run->orphans.members, process);
 }
 
 void Supervisor::deal_with_orphan(Run& run, const ProcessStat& orphan, const std::vector<ProcessStat>& members,

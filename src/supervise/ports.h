@@ -17,6 +17,7 @@
 
 #include "base/result.h"
 #include "base/time.h"
+#include "supervise/drift.h"
 #include "supervise/event_record.h"
 #include "supervise/limits.h"
 #include "supervise/memory.h"
@@ -63,8 +64,14 @@ class RunCgroup {
   /// All processes of all its scopes, ascending, each once. Zombies are not among them.
   virtual Result<std::vector<pid_t>> read_processes() const = 0;
   virtual Counters read_counters() const = 0;
+  virtual Result<LimitsFound> read_limits() const = 0;   ///< an error only where the cgroup is gone
   virtual Result<void> write_tripwire(Bytes limit) = 0;  ///< memory.high, at once; lasts until systemd writes its own
-  virtual Result<void> write_kill() = 0;                 ///< cgroup.kill: atomic, includes forks
+  /// The files of the slice, all of them, the tripwire first; as long as write_tripwire(). Each is tried; the first
+  /// error is told.
+  virtual Result<void> write_limits(const SliceLimits& limits) = 0;
+  /// memory.oom.group of one of its scopes: the kernel kills it whole or not at all.
+  virtual Result<void> write_group_oom(const std::string& scope) = 0;
+  virtual Result<void> write_kill() = 0;  ///< cgroup.kill: atomic, includes forks
   virtual Result<void> write_thaw() = 0;
   /// Text that the cgroup carries as long as it is there: what a daemon after this one must know (run_note.h).
   virtual Result<void> write_note(const std::string& note) = 0;
@@ -164,15 +171,6 @@ struct ScopeOrder {
   Span stop_timeout{0};
   bool kill_whole_on_oom = true;
   std::string description;
-};
-
-/// What systemd would have a run's slice enforce.
-struct SliceLimits {
-  Bytes tripwire;
-  Bytes ceiling;
-  std::uint64_t tasks_max = kUnlimited;
-  Span cpu_quota_per_second = kForever;
-  std::optional<std::uint64_t> cpu_weight;
 };
 
 /// A job of systemd's for one of our units that somebody else asked for.

@@ -104,6 +104,7 @@ void Supervisor::request_register(Registration registration, const Now& now, Reg
   by_id_.emplace(run.id, key);
   waiting_.emplace(key, std::move(done));
   const SliceLimits limits = slice_limits(run);
+  run.limit_watch.in_force = limits;
   runs_.emplace(key, std::move(*admitted));
   const auto place = [this, key, order, limits] {
     ports_.placer.request_place(
@@ -193,7 +194,9 @@ std::optional<pid_t> Supervisor::put_back_all(const std::string& cgroup, const s
       const auto known =
           std::find_if(moved.begin(), moved.end(), [&](const Moved& m) { return m.process == key_of(stat); });
       const std::string& origin = known == moved.end() ? moved.front().origin : known->origin;
-      if (!origin.empty() && ports_.cgroups.put_back(stat.pid, origin)) progress = true;
+      if (origin.empty() || !ports_.cgroups.put_back(stat.pid, origin)) continue;
+      progress = true;
+      forget_member(key_of(stat));
     }
     if (!progress) return left;
   }
@@ -213,6 +216,7 @@ void Supervisor::give_back(const std::string& cgroup, std::vector<Moved> moved, 
   ports_.placer.request_scope(
       order, [this, cgroup, first, done = std::move(done)](Result<void> placed, const Now& when) {
         finished_.clear();
+        forget_member(first->key());
         const auto where = ports_.processes.find_cgroup(first->key().pid);
         if (placed && where && !is_within(*where, cgroup) && put_back_all(cgroup, {{first->key(), *where}})) {
           placed = invalid("not all processes could be given back");
@@ -270,6 +274,9 @@ void Supervisor::begin_watching(Run& run, const Now& now) {
   const RunKey key = run.key;
   arm(run, Purpose::kDeadline, run.deadline);
   arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
+  begin_drift_rounds(run, now);
+  run.orphans.members = run.roots();  // Of the others nobody has seen yet that they are in it.
+  std::sort(run.orphans.members.begin(), run.orphans.members.end());
   const bool watched =
       run.leader && run.leader->watch([this, key](const Now& when) { on_leader_ended(key, when); }).has_value();
   // It has ended before this daemon came, or there is no descriptor left: the rounds must do.

@@ -31,13 +31,14 @@ enum class Purpose : std::uint32_t {
   kLeaderConfirm,  ///< the leader ended a moment ago: are processes left?
   kOwnerConfirm,
   kEmptyConfirm,  ///< the cgroup is empty, but the leader has not said so
+  kDriftRound,    ///< are its limits still there?
   kKernelKill,    ///< the kernel has killed a scope a moment ago: is anything left?
   kUnreaped,      ///< after the end: are zombies left?
   kAdoptAgain,    ///< of no run: what could not be watched at the start is tried again
   kSweep,         ///< of no run: are there slices that nobody accounts for?
   kPulse,         ///< of no run: somebody wants to know whether the wheel turns
 };
-inline constexpr std::size_t kPurposes = 16;
+inline constexpr std::size_t kPurposes = 17;
 
 /// What a run has told of its memory so far.
 struct MemoryWatchState {
@@ -55,6 +56,21 @@ struct OrphanState {
   std::vector<ProcessKey> suspects;        ///< seen once
   std::map<ProcessKey, Instant> reported;  ///< confirmed and on record, and when it is killed (kNever: it lives)
   std::uint32_t count = 0;                 ///< at the last round
+  std::vector<ProcessKey> members;         ///< at the last round, ascending; at first the roots
+  std::vector<ProcessKey> escaped;         ///< were members, and live elsewhere
+};
+
+/// What is known of the limits that the run's cgroup has.
+struct LimitWatchState {
+  std::optional<SliceLimits> in_force;  ///< what systemd has taken last
+  unsigned telling = 0;                 ///< requests to it that are not answered yet
+  bool mercy_due = false;               ///< the tripwire is lifted, and systemd is told of it in a moment
+  Instant next_look = kNever;
+  std::string lost_unit;               ///< systemd has it no more, and processes were in it; empty: none
+  std::optional<Instant> restored_at;  ///< the last time
+  /// What was put on record, by file and value found, and when: somebody who fights is reported now and then.
+  std::map<std::pair<std::string, std::string>, Instant> reported;
+  std::uint64_t unreported = 0;  ///< restorations since the last record, with the one that it is of
 };
 
 /// Whose limit an end was for.
@@ -76,6 +92,7 @@ struct Cause {
   LimitOf limit_of = LimitOf::kNone;     ///< of an end that the kernel made for another's limit; the rest follows
   std::string limit_cgroup{};            ///< … whose it was, if it was a parent's
   std::optional<Requester> requester{};  ///< none: nobody asked, or systemd did
+  std::string moved_to{};                ///< the cgroup that the leader was moved out to: nobody has killed anything
 };
 
 /// Whose limit it was when a run has ended for `reason`.
@@ -123,6 +140,7 @@ struct Run {
   std::unique_ptr<RunCgroup> cgroup;
   MemoryWatchState memory;
   OrphanState orphans;
+  LimitWatchState limit_watch;
   bool emptied = false;
   bool settling = false;         ///< empty, and waiting for what systemd may have to say about it
   bool rehousing = false;        ///< its processes are on their way into another scope
@@ -133,7 +151,8 @@ struct Run {
   Instant ending_since{};
   bool told = false;  ///< SIGTERM was sent
   bool escalated = false;
-  bool unseen = false;  ///< it ended while no daemon watched
+  std::string kill_problem;  ///< why cgroup.kill did not work; empty: it did, or was not needed
+  bool unseen = false;       ///< it ended while no daemon watched
   std::optional<int> signal;
   std::array<TimerHandle, kPurposes> timers{};
 

@@ -31,6 +31,27 @@ constexpr Span kReapPatience = std::chrono::seconds{2};
 constexpr Bytes kLeastTripwire(4 * kMiB.count());
 
 constexpr int kTermThenContinue[] = {SIGTERM, SIGCONT};
+constexpr int kKill[] = {SIGKILL};
+
+/// Rounds of killing one by one: a fork bomb outruns any number of them, anything else is over in two or three. What is
+/// left is for the retry.
+constexpr int kKillRounds = 16;
+
+void kill_one_by_one(const RunCgroup& cgroup, Processes& processes) {
+  std::vector<pid_t> told;
+  for (int round = 0; round < kKillRounds; ++round) {
+    const auto pids = cgroup.read_processes();
+    if (!pids) return;
+    bool any_new = false;
+    for (const pid_t pid : *pids) {
+      if (std::binary_search(told.begin(), told.end(), pid)) continue;  // On its way out.
+      any_new = true;
+      (void)processes.signal_member(pid, cgroup.path(), kKill);  // Gone meanwhile is fine.
+    }
+    if (!any_new) return;
+    told = *pids;
+  }
+}
 
 }  // namespace
 
@@ -105,7 +126,8 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
     case Purpose::kMemoryLook:
       return weigh_memory(run, now);
     case Purpose::kMercyProperty:
-      return ports_.placer.request_limits(run.slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+      run.limit_watch.mercy_due = false;
+      return tell_limits(run);
     case Purpose::kOrphanRound:
       look(run, now);  // A notification that was lost costs a round, not the run.
       if (!run.over()) look_for_orphans(run, false, now);
@@ -120,6 +142,8 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
       return confirm_owner(run, now);
     case Purpose::kEmptyConfirm:
       return confirm_empty(run, now);
+    case Purpose::kDriftRound:
+      return look_for_drift(run, now);
     case Purpose::kKernelKill:
       look(run, now);
       if (!run.over()) happen(run, Happening::kKernelKilled, now);
@@ -182,6 +206,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       // At once by hand, and for good through systemd a little later, if the run is still there by then: what is
       // written behind systemd lasts only until its next write.
       (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);  // Without it a handler is slow.
+      run.limit_watch.mercy_due = true;
       return arm(run, Purpose::kMercyProperty, now.monotonic + kMercyDelay);
     case Action::kSendTerm:
       if (run.told) return;  // By the daemon before this one.
@@ -201,8 +226,7 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       AW_FAILPOINT("run.escalated-noted");
       return chronicle_.escalated(run, now);
     case Action::kWriteKill:
-      (void)run.cgroup->write_kill();  // Gone is what we want; anything else is seen by the retry.
-      return;
+      return kill_whole(run);
     case Action::kArmKillRetry:
       return arm(run, Purpose::kKillRetry, now.monotonic + kKillPatience);
     case Action::kDisarmKillRetry:
@@ -231,6 +255,14 @@ void Supervisor::renew_names(Run& run) {
   if (auto cmdline = ports_.processes.read_cmdline(run.leader_key.pid); !cmdline.empty()) {
     run.cmdline = std::move(cmdline);
   }
+}
+
+void Supervisor::kill_whole(Run& run) {
+  const auto killed = run.cgroup->write_kill();
+  if (killed || says_gone(killed.error())) return;
+  // A threaded cgroup has no cgroup.kill (EOPNOTSUPP), a file system that is read-only takes none.
+  run.kill_problem = killed.error().message;
+  kill_one_by_one(*run.cgroup, ports_.processes);
 }
 
 void Supervisor::send_term(Run& run, const std::string& path) {
@@ -289,6 +321,7 @@ void Supervisor::record_end(Run& run, const Now& now) {
   if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
   if (!run.cause && run.memory.last_events.oom_kill > 0) run.cause = kernel_kill(run.memory.last_events, now);
   AW_FAILPOINT("run.empty");
+  look_for_escapes(run, read_members(run), now);  // Who was moved out since the last round outlives the run.
   chronicle_.ended(run, reason_of_end(run), now);
   AW_FAILPOINT("run.end-recorded");
   const auto tasks = run.cgroup->read_counters().tasks;
@@ -378,7 +411,7 @@ void Supervisor::follow_precharge(Run& run, Bytes elsewhere) {
   if (run.memory.precharged - elsewhere <= negligible_precharge(run.limits.memory)) return;
   run.memory.precharged = elsewhere;
   (void)run.cgroup->write_tripwire(run.limits.memory - elsewhere);  // At once; for good through systemd.
-  ports_.placer.request_limits(run.slice, slice_limits(run), [](const Result<void>&, const Now&) {});
+  tell_limits(run);
 }
 
 void Supervisor::weigh_memory(Run& run, const Now& now) {
@@ -423,7 +456,17 @@ void Supervisor::on_emptied(Run& run, const Now& now) {
 }
 
 void Supervisor::confirm_empty(Run& run, const Now& now) {
-  if (is_empty(run)) return happen(run, Happening::kEmptied, now);
+  if (is_empty(run)) {
+    const auto outside = run.leader_end.ended ? std::nullopt : find_outside(run, run.leader_key);
+    if (outside && !run.cause) {
+      // `external`: neither the tree nor anybody who may ask for it has ended the run, and neither has the watchdog.
+      // Somebody else has ended that it is watched.
+      Cause moved{Reason::kExternal, "its leader was moved out of its scope to " + *outside};
+      moved.moved_to = *outside;
+      run.cause = std::move(moved);
+    }
+    return happen(run, Happening::kEmptied, now);
+  }
   // A process was attached meanwhile, or the leader has come back.
   run.emptied = run.settling = false;
   disarm(run, Purpose::kEmptyConfirm);

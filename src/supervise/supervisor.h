@@ -91,6 +91,10 @@ class Supervisor {
   void on_timer(const Now& now);
   /// systemd has, or had, a job for one of our units that we did not ask for.
   void on_manager_job(const std::string& unit, ManagerJob job, const Now& now);
+  /// systemd has unloaded a unit, and not to load it again: it has forgotten it, whatever is in its cgroup.
+  void on_unit_removed(const std::string& unit, const Now& now);
+  /// Somebody has written to a file that holds a limit of the run: systemd, ourselves, or anybody else.
+  void on_limits_written(RunKey key, const Now& now);
   /// Events were lost: look at everything.
   void on_events_lost(const Now& now);
 
@@ -179,6 +183,7 @@ class Supervisor {
   void happen(Run& run, Happening happening, const Now& now);
   void carry_out(Run& run, Action action, const Now& now);
   void cause(Run& run, Cause cause, const Now& now);
+  void kill_whole(Run& run);
   void send_term(Run& run, const std::string& path);
   void record_end(Run& run, const Now& now);
   Reason reason_of_end(const Run& run) const;
@@ -201,9 +206,23 @@ class Supervisor {
   void confirm_owner(Run& run, const Now& now);
   void report_unreaped(RunKey key, const Now& now);
 
+  // restoring.cc
+  void tell_limits(Run& run, Done done = nullptr);
+  void arm_drift_look(Run& run, Instant due);
+  void begin_drift_rounds(Run& run, const Now& now);
+  /// True if the tree has more than its restored limit would let it have: it is held to what it has, and must be ended.
+  bool spare_what_it_has(Run& run, const LimitsFound& found);
+  void look_for_drift(Run& run, const Now& now);
+  bool is_inhabited(const Run& run, const std::string& unit) const;
+  void restore_unit(Run& run, const Now& now);
+  void restore_limits(Run& run, std::vector<Drift> drifts, const Now& now);
+
   // orphans.cc
   void look_for_orphans(Run& run, bool confirming, const Now& now);
   void deal_with_orphan(Run& run, const ProcessStat& orphan, const std::vector<ProcessStat>& members, const Now& now);
+  std::optional<std::string> find_outside(const Run& run, const ProcessKey& process) const;
+  void look_for_escapes(Run& run, const std::vector<ProcessStat>& members, const Now& now);
+  void forget_member(const ProcessKey& process);
   void kill_orphans(Run& run, const Now& now);
   void arm_orphan_kill(Run& run);
   void report_leftovers(Run& run, const Now& now);

@@ -27,6 +27,8 @@ constexpr Span kPatience = std::chrono::minutes{2};
 /// A unit of the same name that is on its way out is gone after its stop job and one more turn of PID 1's loop.
 constexpr int kRetries = 50;
 constexpr Span kRetryPause = std::chrono::milliseconds{20};
+/// A daemon-reload unloads every unit and loads it again.
+constexpr Span kReloadPause = std::chrono::seconds{1};
 
 Error failure(const std::string& what, const RemoteError& error) {
   return {std::make_error_code(std::errc::protocol_error), what + ": " + error.message + " (" + error.name + ")"};
@@ -90,8 +92,8 @@ struct Manager::Start {
   bool by_pidfd = false;  ///< the last call named its process so
 };
 
-Manager::Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job)
-    : connection_(connection), loop_(loop), on_job_(std::move(on_job)) {}
+Manager::Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job, OnUnitRemoved on_unit_removed)
+    : connection_(connection), loop_(loop), on_job_(std::move(on_job)), on_unit_removed_(std::move(on_unit_removed)) {}
 
 Manager::~Manager() = default;
 
@@ -107,10 +109,15 @@ void Manager::request_start(std::function<void(Result<std::string>)> done) {
   auto removed =
       connection_.match(from + "JobRemoved'", [this](const Message& m) { on_job_removed(Message::share(m.raw())); });
   auto added = connection_.match(from + "JobNew'", [this](const Message& m) { on_job_new(Message::share(m.raw())); });
-  if (!removed || !added) return done(!removed ? std::move(removed).error() : std::move(added).error());
+  auto unloaded =
+      connection_.match(from + "UnitRemoved'", [this](const Message& m) { on_unit_removed(Message::share(m.raw())); });
+  auto loaded =
+      connection_.match(from + "UnitNew'", [this](const Message& m) { on_unit_new(Message::share(m.raw())); });
   matches_.clear();
-  matches_.push_back(std::move(*removed));
-  matches_.push_back(std::move(*added));
+  for (auto* match : {&removed, &added, &unloaded, &loaded}) {
+    if (!*match) return done(std::move(*match).error());
+    matches_.push_back(std::move(**match));
+  }
   connection_.request(connection_.new_call(kDestination, kPath, kManager, "Subscribe"),
                       [this, done = std::move(done)](Reply reply) {
                         AW_FAILPOINT("systemd.subscribed");
@@ -354,6 +361,36 @@ void Manager::on_job_type(const std::string& unit, Reply reply) {
     job = supervise::ManagerJob::kStop;
   }
   on_job_(unit, job, loop_.now());
+}
+
+void Manager::on_unit_removed(Message signal) {
+  // s id, o unit
+  auto unit = signal.read_string();
+  if (!unit || !unit->starts_with("analysis-") || stopping_.contains(*unit) || !on_unit_removed_) return;
+  removed_.insert(*unit);
+  if (!ask_about_removed_) {
+    auto timer = loop_.add_timer(loop::Priority::kBus, "units that systemd unloaded",
+                                 [this](const Now&) { ask_about_removed(); });
+    if (!timer) return removed_.clear();  // Without memory for a timer: the slice's limits are still looked at.
+    ask_about_removed_ = std::move(*timer);
+  }
+  loop::Loop::set_timer(ask_about_removed_, loop_.now().monotonic + kReloadPause);
+}
+
+void Manager::on_unit_new(Message signal) {
+  if (auto unit = signal.read_string()) removed_.erase(*unit);
+}
+
+void Manager::ask_about_removed() {
+  for (const std::string& unit : std::exchange(removed_, {})) {
+    if (stopping_.contains(unit) || starting_.contains(unit)) continue;
+    auto call = connection_.new_call(kDestination, kPath, kManager, "GetUnit");  // Loads nothing, unlike LoadUnit.
+    call.append(unit);
+    connection_.request(std::move(call), [this, unit](const Reply& reply) {
+      const auto* error = std::get_if<RemoteError>(&reply);
+      if (error != nullptr && error->name == "org.freedesktop.systemd1.NoSuchUnit") on_unit_removed_(unit, loop_.now());
+    });
+  }
 }
 
 void Manager::request_settled(Done done) {

@@ -29,7 +29,10 @@ class Manager final : public supervise::Placer {
  public:
   /// `connection` and `loop` outlive us. `on_job` is told of jobs of our units that somebody else asked for.
   using OnJob = std::function<void(const std::string& unit, supervise::ManagerJob job, const Now&)>;
-  Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job);
+  /// Told of a unit of ours that systemd has unloaded, and has not loaded again a second later (as it does with all of
+  /// them at a daemon-reload).
+  using OnUnitRemoved = std::function<void(const std::string& unit, const Now&)>;
+  Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job, OnUnitRemoved on_unit_removed = nullptr);
   ~Manager() override;
 
   /// Subscribes, and asks where the manager's cgroup is ("" for the root, or the user manager's path). To be called
@@ -59,6 +62,9 @@ class Manager final : public supervise::Placer {
   void on_job_removed(bus::Message signal);
   void on_job_new(bus::Message signal);
   void on_job_type(const std::string& unit, bus::Reply reply);
+  void on_unit_removed(bus::Message signal);
+  void on_unit_new(bus::Message signal);
+  void ask_about_removed();
   /// Finishes `done` when the job has, at once if it was faster than the reply that named it.
   void wait_for_job(const std::string& job, supervise::Done done);
   void finish_waiting(const std::string& job, const std::string& result);
@@ -66,6 +72,7 @@ class Manager final : public supervise::Placer {
   bus::Connection& connection_;
   loop::Loop& loop_;
   OnJob on_job_;
+  OnUnitRemoved on_unit_removed_;
   std::vector<bus::Slot> matches_;
   std::unordered_map<std::string, supervise::Done> jobs_;       ///< by job path
   unsigned jobs_asked_about_ = 0;                               ///< jobs of others whose type is not known yet
@@ -73,6 +80,8 @@ class Manager final : public supervise::Placer {
   std::unordered_map<std::string, std::string> early_results_;  ///< of jobs whose reply we have not read yet
   std::set<std::string> starting_;                              ///< units that we asked to be started
   std::set<std::string> stopping_;                              ///< … and to be stopped
+  std::set<std::string> removed_;                               ///< units that it has unloaded a moment ago
+  loop::Source ask_about_removed_;                              ///< … and when it is asked whether that was all
   std::map<std::string, std::vector<StartPtr>> after_stop_;     ///< waits for the old unit of that name to go
 };
 

@@ -94,9 +94,38 @@ class FakeRunCgroup final : public RunCgroup {
     slice_->tripwire = limit;
     return {};
   }
+  Result<supervise::LimitsFound> read_limits() const override {
+    supervise::LimitsFound found;
+    found.tripwire = slice_->tripwire;
+    found.ceiling = slice_->ceiling;
+    found.swap = slice_->swap;
+    found.tasks_max = slice_->tasks_max;
+    found.cpu_quota_per_second = slice_->cpu_quota_per_second;
+    found.cpu_weight = slice_->cpu_weight;
+    for (const std::string& path : world_.scopes_) {
+      if (!is_within(path, slice_->path)) continue;
+      const std::string scope = path.substr(path.rfind('/') + 1);
+      found.scopes.emplace_back(scope, !slice_->killed_singly.contains(scope));
+    }
+    return read(found);
+  }
+  Result<void> write_limits(const SliceLimits& limits) override {
+    if (slice_->removed) return gone("the cgroup");
+    ++slice_->limit_writes;
+    if (world_.cgroups.read_only) return errno_error("memory.high", EROFS);
+    world_.enforce(*slice_, limits);
+    world_.tell_of_limits(*slice_);
+    return {};
+  }
+  Result<void> write_group_oom(const std::string& scope) override {
+    if (slice_->removed) return gone("the cgroup");
+    slice_->killed_singly.erase(scope);
+    return {};
+  }
   Result<void> write_kill() override {
     if (slice_->removed) return gone("the cgroup");
     ++slice_->kills;
+    if (world_.cgroups.kill_error != 0) return errno_error("cgroup.kill", world_.cgroups.kill_error);
     for (const pid_t pid : world_.members(slice_->path)) world_.kill(pid, SIGKILL, Sender::kWatchdog);
     return {};
   }
@@ -339,7 +368,8 @@ void FakePlacer::request_place(const ScopeOrder& scope, const SliceLimits& limit
         Slice slice;
         slice.path = world_.path_of(scope.slice);
         slice.limits = limits;
-        slice.tripwire = limits.tripwire;
+        slice.swap = Bytes(0);
+        world_.enforce(slice, limits);
         world_.slices_[scope.slice] = std::make_shared<Slice>(slice);
         return start_scope(scope, process);
       },
@@ -360,7 +390,8 @@ void FakePlacer::request_limits(const std::string& slice, const SliceLimits& lim
         const auto it = world_.slices_.find(slice);
         if (it == world_.slices_.end()) return gone("the unit");
         it->second->limits = limits;
-        it->second->tripwire = limits.tripwire;
+        world_.enforce(*it->second, limits);
+        world_.tell_of_limits(*it->second);
         return {};
       },
       std::move(done));
@@ -635,6 +666,28 @@ void World::notify(Slice& slice) {
   });
 }
 
+void World::tell_of_limits(Slice& slice) {
+  if (slice.watcher == 0 || losing_notifications) return;
+  later([this, key = slice.watcher] { supervisor.on_limits_written(key, now()); });
+}
+
+void World::enforce(Slice& slice, const supervise::SliceLimits& limits) {
+  slice.tripwire = limits.tripwire;
+  const Bytes before = std::exchange(slice.ceiling, limits.ceiling);
+  if (slice.swap) slice.swap = Bytes(0);
+  slice.tasks_max = limits.tasks_max;
+  slice.cpu_quota_per_second = limits.cpu_quota_per_second;
+  slice.cpu_weight = limits.cpu_weight.value_or(100);
+  if (slice.ceiling >= before || slice.stat.unreclaimable() <= slice.ceiling || !populated(slice)) return;
+  // memory.max is put below what can't be reclaimed: the kernel kills at once.
+  ++slice.events.oom;
+  for (const pid_t pid : members(slice.path)) {
+    ++slice.events.oom_kill;
+    kill(pid, SIGKILL, Sender::kKernel);
+  }
+  notify(slice);
+}
+
 void World::use_memory(const std::string& id, Bytes anonymous, Bytes page_cache) {
   Slice& used = slice(id);
   used.stat.anon = anonymous;
@@ -705,6 +758,14 @@ void World::systemctl_stop(const std::string& id) {
   const std::string unit = scope_name(id);
   later([this, unit] { supervisor.on_manager_job(unit, supervise::ManagerJob::kStop, now()); });
   for (const pid_t pid : members(slice(id).path + "/" + unit)) kill(pid, SIGTERM, Sender::kSystemd);
+}
+
+void World::lose_unit(const std::string& unit) {
+  std::erase_if(scopes_, [&](const std::string& path) { return path.ends_with("/" + unit); });
+  if (const auto slice = slices_.find(unit); slice != slices_.end()) {
+    slice->second->limits = {Bytes::infinite(), Bytes::infinite()};
+  }
+  later([this, unit] { supervisor.on_unit_removed(unit, now()); });
 }
 
 // ---- clients ----

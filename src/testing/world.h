@@ -59,7 +59,14 @@ struct Slice {
   supervise::MemoryPressure pressure;
   supervise::SliceLimits limits;  ///< as systemd was told last
   Bytes tripwire;                 ///< memory.high as it is
-  unsigned kills = 0;             ///< writes to cgroup.kill
+  Bytes ceiling;                  ///< memory.max
+  std::optional<Bytes> swap;      ///< memory.swap.max
+  std::uint64_t tasks_max = 0;    ///< pids.max
+  Span cpu_quota_per_second{0};   ///< cpu.max
+  std::uint64_t cpu_weight = 100;
+  std::set<std::string> killed_singly;  ///< scopes of which the kernel kills one process; the others it kills whole
+  unsigned limit_writes = 0;            ///< by the watchdog, to all of the files
+  unsigned kills = 0;                   ///< writes to cgroup.kill
   mutable unsigned stat_reads = 0;
   bool frozen = false;
   bool removed = false;
@@ -110,6 +117,8 @@ class FakeCgroups final : public supervise::Cgroups {
   std::function<void(pid_t)> before_move;  ///< e.g. forks
   std::set<pid_t> immovable;
   bool out_of_descriptors = false;
+  int kill_error = 0;             ///< cgroup.kill fails with it
+  bool read_only = false;         ///< limits can't be written to files
   std::set<std::string> removed;  ///< nothing can be put back there
 
  private:
@@ -242,6 +251,9 @@ class World {
   void reap(pid_t pid) { processes_.erase(pid); }
   Process& process(pid_t pid) { return processes_.at(pid); }
   Process* find_process(pid_t pid);
+  void insert(const Process& process) {
+    processes_[process.stat.pid] = process;
+  }  ///< e.g. under a pid that was another's
   bool alive(pid_t pid);
   std::vector<int> signals_to(pid_t pid, Sender sender = Sender::kWatchdog) const;
   const std::map<pid_t, Process>& all() const { return processes_; }
@@ -260,11 +272,15 @@ class World {
   /// The same at the limit of the slice above all runs.
   void oom_kill_at_parent(const std::string& id);
   void notify(Slice& slice);
+  /// Somebody has written to the files that hold the limits of the slice.
+  void tell_of_limits(Slice& slice);
   void remove_slice(const std::string& name);
   bool losing_notifications = false;
 
   // ---- systemd, clients ----
   void systemctl_stop(const std::string& id);
+  /// systemd forgets a unit, whatever is in its cgroup; of a slice, the limits too.
+  void lose_unit(const std::string& unit);
   std::unique_ptr<supervise::ProcessHandle> handle(pid_t pid);
   supervise::Caller caller(uid_t uid = kUser) const { return {uid, user_shell, uid == 0}; }
   Answer request_register(const std::string& id, pid_t pid, supervise::Limits limits = {});
@@ -317,6 +333,7 @@ class World {
   pid_t adopter_of(const Process& dead) const;
   void on_left(const std::string& cgroup);
   void tell_watcher(std::uint64_t watch);
+  void enforce(Slice& slice, const supervise::SliceLimits& limits);
   Slice* find_slice_of(const std::string& cgroup) const;
   bool populated(const Slice& slice) const { return !members(slice.path).empty(); }
   std::string path_of(const std::string& slice) const;
