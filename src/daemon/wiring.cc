@@ -9,6 +9,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "analysis_watchdog/names.h"
@@ -41,7 +42,11 @@ std::filesystem::path made_ready(const std::filesystem::path& ledger, bus::BusKi
 constexpr Span kLedgerPatience = std::chrono::seconds{10};
 /// Nor is a bus, or a PID 1 that reloads, for longer than this before the runs are watched.
 constexpr Span kBusPatience = std::chrono::seconds{3};
+/// Where systemd's watchdog does not ask.
+constexpr Span kUnaskedBeat = std::chrono::seconds{15};
 constexpr Span kReconnectPause = std::chrono::seconds{1};
+/// How long a slice stays for a journal that does not take the record of its end.
+constexpr Span kJournalPatience = std::chrono::seconds{5};
 /// One pass ends with what cannot be ended left alone.
 constexpr Span kLongestPass = std::chrono::minutes{10};
 constexpr Span kPassPause = std::chrono::milliseconds{200};
@@ -130,13 +135,14 @@ Result<void> Daemon::start() {
   if (!hangup) return std::move(hangup).error();
   signals_.push_back(std::move(*hangup));
 
-  auto drained =
-      loop_.watch_fd(journal_.drained_fd(), EPOLLIN, loop::Priority::kDeferred, "journal drained", [this](const Now&) {
-        journal_.take_drained();
-        if (service_) service_->on_properties_changed();
-      });
-  if (!drained) return std::move(drained).error();
-  drained_ = std::move(*drained);
+  auto sent = loop_.watch_fd(journal_.sent_fd(), EPOLLIN, loop::Priority::kDeferred, "sent to the journal",
+                             [this](const Now& now) {
+                               journal_.take_sent();
+                               tell_kept(now);
+                               if (service_) service_->on_properties_changed();
+                             });
+  if (!sent) return std::move(sent).error();
+  sent_ = std::move(*sent);
 
   for (auto [timer, description, on_due] : {std::tuple{&reconnect_, "connect to the bus", &Daemon::connect},
                                             {&bus_late_, "the bus is late", &Daemon::on_bus_late},
@@ -258,14 +264,20 @@ void Daemon::on_ledger_changed() {
 }
 
 void Daemon::when_kept(std::function<void(const Now&)> kept) {
-  unkept_.emplace_back(ledger_.accepted(), std::move(kept));
+  unkept_.push_back({ledger_.accepted(), journal_.accepted(), loop_.now().monotonic, std::move(kept)});
   loop::Loop::schedule(kept_);
 }
 
 void Daemon::tell_kept(const Now& now) {
-  const std::uint64_t settled = ledger_.settled();
-  while (!unkept_.empty() && unkept_.front().first <= settled) {
-    const auto kept = std::move(unkept_.front().second);
+  const std::uint64_t in_ledger = ledger_.settled();
+  const std::uint64_t in_journal = journal_.settled();
+  while (!unkept_.empty()) {
+    Unkept& first = unkept_.front();
+    // The ledger is what counts. The journal is only waited for so that one after us, who finds the slice, can see to
+    // it.
+    const bool journal_is_late = now.monotonic - first.since > kJournalPatience;
+    if (first.ledger_entries > in_ledger || (first.journal_records > in_journal && !journal_is_late)) return;
+    const auto kept = std::move(first.kept);
     unkept_.pop_front();
     kept(now);
   }
@@ -358,14 +370,15 @@ void Daemon::begin() {
 /// systemd's watchdog is fed from the timer wheel, and only while the ledger's thread turns as well: a daemon that is
 /// stuck anywhere is killed by it, started anew, and goes on from the record.
 void Daemon::beat(const Now& now) {
-  if (watchdog_ == Span(0)) return;
+  tell_kept(now);
   const bool turns = ledger_.take_beat();
   if (turns) (void)sd_notify(0, "WATCHDOG=1");
   if (turns != std::exchange(feeding_, turns)) {
     if (turns) spdlog::info("the ledger's thread has come round again");
     if (!turns) spdlog::error("the ledger's thread does not come round: systemd's watchdog is not fed");
   }
-  supervisor_->request_pulse(now.monotonic + watchdog_ / 4, [this](const Now& when) { beat(when); });
+  const Span interval = watchdog_ == Span(0) ? kUnaskedBeat : watchdog_ / 4;
+  supervisor_->request_pulse(now.monotonic + interval, [this](const Now& when) { beat(when); });
 }
 
 void Daemon::look_whether_passed(const Now& now) {
@@ -377,7 +390,24 @@ void Daemon::look_whether_passed(const Now& now) {
   stop(now);
 }
 
+/// What the daemon before us had in the ledger, and was killed before the journal had it. A slice is kept until both
+/// do.
+void Daemon::complete_journal() {
+  const auto slices = cgroups_->list_slices();
+  if (!slices || slices->empty()) return;
+  supervise::EventFilter ends;
+  ends.kind = EventKind::kEnded;
+  ends.limit = supervise::EventHistory::kCapacity;
+  for (const supervise::EventRecord* end : history_.find(ends)) {
+    const auto id = AnalysisId::parse(end->registered_as);
+    if (!id || end->boot_id != identity_.boot_id()) continue;
+    if (std::find(slices->begin(), slices->end(), slice_unit(*id)) == slices->end()) continue;
+    if (const auto there = journal::has_record(end->event_id); there && !*there) journal_.write(*end);
+  }
+}
+
 void Daemon::adopt() {
+  complete_journal();
   supervise::Supervisor::Before before;
   before.defaults = settings_.defaults;
   before.in_passing = stay_ == Stay::kOnePass;

@@ -61,6 +61,7 @@ class Daemon final : private supervise::Recorder {
   void look_whether_passed(const Now& now);
   void adopt();
   void tell_kept(const Now& now);
+  void complete_journal();
   Result<void> open_ledger();
   void on_ledger_changed();
   std::filesystem::path shipped_file() const;
@@ -99,10 +100,16 @@ class Daemon final : private supervise::Recorder {
   std::unique_ptr<supervise::Supervisor> supervisor_;
   std::unique_ptr<api::Service> service_;
   std::vector<loop::Source> signals_;
-  loop::Source drained_;
+  loop::Source sent_;
   loop::Source ledger_changed_;
-  /// Who waits for what was recorded, and for how many entries of the ledger.
-  std::deque<std::pair<std::uint64_t, std::function<void(const Now&)>>> unkept_;
+  /// Who waits for what was recorded, and for how many entries of the ledger and of the journal.
+  struct Unkept {
+    std::uint64_t ledger_entries;
+    std::uint64_t journal_records;
+    Instant since;
+    std::function<void(const Now&)> kept;
+  };
+  std::deque<Unkept> unkept_;
   loop::Source kept_;
   loop::Source shipped_;
   std::string shipped_of_;  ///< the ledger that the number is of

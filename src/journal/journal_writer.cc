@@ -155,7 +155,7 @@ std::vector<std::string> journal_fields(const EventRecord& e) {
 
 JournalWriter::JournalWriter() : JournalWriter(&sd_journal_sendv) {}
 
-JournalWriter::JournalWriter(Send send) : send_(std::move(send)), drained_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+JournalWriter::JournalWriter(Send send) : send_(std::move(send)), sent_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   thread_ = start_thread([this] { run(); });
 }
 
@@ -178,6 +178,7 @@ void JournalWriter::write(const EventRecord& event) {
       ++lost_;
     }
     queue_.push_back(std::move(fields));
+    ++accepted_;
   }
   wake_.notify_one();
 }
@@ -201,13 +202,13 @@ void JournalWriter::run() {
     lock.lock();
     sending_ = false;
     if (!sent) ++lost_;
-    if (queue_.empty()) (void)::eventfd_write(drained_.get(), 1);  // Full means that nobody has looked yet.
+    (void)::eventfd_write(sent_.get(), 1);  // Full means that nobody has looked yet.
   }
 }
 
-void JournalWriter::take_drained() {
+void JournalWriter::take_sent() {
   eventfd_t count = 0;
-  (void)::eventfd_read(drained_.get(), &count);  // Nothing there: somebody was faster.
+  (void)::eventfd_read(sent_.get(), &count);  // Nothing there: somebody was faster.
 }
 
 std::uint64_t JournalWriter::waiting() const {
@@ -215,9 +216,31 @@ std::uint64_t JournalWriter::waiting() const {
   return queue_.size() + (sending_ ? 1 : 0);
 }
 
+std::uint64_t JournalWriter::accepted() const {
+  const std::lock_guard lock(mutex_);
+  return accepted_;
+}
+
+std::uint64_t JournalWriter::settled() const {
+  const std::lock_guard lock(mutex_);
+  return accepted_ - queue_.size() - (sending_ ? 1 : 0);
+}
+
 bool JournalWriter::healthy() const {
   const std::lock_guard lock(mutex_);
   return lost_ == 0;
+}
+
+Result<bool> has_record(const std::string& event_id) {
+  sd_journal* opened = nullptr;
+  if (const int r = sd_journal_open(&opened, SD_JOURNAL_LOCAL_ONLY); r < 0) return errno_error("read the journal", -r);
+  const std::unique_ptr<sd_journal, decltype(&sd_journal_close)> journal(opened, &sd_journal_close);
+  const std::string match = "ANALYSIS_EVENT_ID=" + event_id;
+  int r = sd_journal_add_match(journal.get(), match.data(), match.size());
+  if (r >= 0) r = sd_journal_seek_tail(journal.get());
+  if (r >= 0) r = sd_journal_previous(journal.get());
+  if (r < 0) return errno_error("read the journal", -r);
+  return r > 0;
 }
 
 }  // namespace aw::journal

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/result.h"
 #include "base/unique_fd.h"
 #include "supervise/event_record.h"
 
@@ -41,27 +42,34 @@ class JournalWriter {
   /// record, not its keeper.
   void write(const supervise::EventRecord& event);
 
-  std::uint64_t waiting() const;  ///< records that are not with the journal yet
-  bool healthy() const;           ///< none was dropped or refused so far
+  std::uint64_t waiting() const;   ///< records that are not with the journal yet
+  std::uint64_t accepted() const;  ///< how many were queued so far
+  std::uint64_t settled() const;   ///< how many of those, the oldest ones, are with the journal or never will be
+  bool healthy() const;            ///< none was dropped or refused so far
 
-  /// Readable once the last record that was waiting is with the journal (or refused); take_drained() makes it not so.
-  int drained_fd() const { return drained_.get(); }
-  void take_drained();
+  /// Readable once a record that was waiting is with the journal (or refused); take_sent() makes it not so.
+  int sent_fd() const { return sent_.get(); }
+  void take_sent();
 
  private:
   static constexpr std::size_t kCapacity = 10000;
   void run();
 
   const Send send_;
-  UniqueFd drained_;
+  UniqueFd sent_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::vector<std::string>> queue_;
+  std::uint64_t accepted_ = 0;
   std::size_t dropped_ = 0;
   std::uint64_t lost_ = 0;  ///< dropped or refused, ever
   bool sending_ = false;    ///< one is out of the queue, and not with the journal yet
   bool stop_ = false;
   std::thread thread_;
 };
+
+/// Whether the host's journal has a record of that event. Reads its files, so it is for the start only, when nothing is
+/// watched yet. An error where it can't be read.
+Result<bool> has_record(const std::string& event_id);
 
 }  // namespace aw::journal
