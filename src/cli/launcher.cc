@@ -39,7 +39,7 @@ using bus::Reply;
 constexpr int kPassedOn[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH, SIGTSTP, SIGCONT};
 
 /// How long the daemon may be away when only the record is missing: a restart is shorter.
-constexpr Span kDaemonAway = std::chrono::seconds{5};
+constexpr Span kDaemonAway = std::chrono::seconds{10};
 constexpr Span kReconnectPause = std::chrono::seconds{1};
 
 void say(const std::string& text) { std::fprintf(stderr, "analysis-run: %s\n", text.c_str()); }
