@@ -634,6 +634,7 @@ pid_t World::adopter_of(const Process& dead) const {
 void World::die(pid_t pid, int wait_status) {
   Process& dead = process(pid);
   if (!dead.alive()) return;
+  if (on_death) on_death(pid);
   dead.stat.state = 'Z';
   dead.stat.exit_status = wait_status;
   const pid_t adopter = adopter_of(dead);

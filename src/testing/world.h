@@ -320,6 +320,7 @@ class World {
   unsigned wakeups = 0;          ///< of the supervisor by its alarm
   std::vector<Sent> sent;        ///< every signal so far
   std::function<void(const Sent&)> on_signal;
+  std::function<void(pid_t)> on_death;  ///< before it is done
 
  private:
   friend class FakeHandle;
