@@ -35,9 +35,8 @@ Outcome run(const Campaign& campaign) {
 }
 
 std::string describe(const Violation& violation) {
-  return "seed " + std::to_string(violation.seed) + ", step " + std::to_string(violation.step) + ": " +
-         violation.what + "\n  to see it: analysis-watchdog-simulation --verbose --seed " +
-         std::to_string(violation.seed);
+  return "seed " + std::to_string(violation.seed) + ", step " + std::to_string(violation.step) + ": " + violation.what +
+         "\n  to see it: analysis-watchdog-simulation --verbose --seed " + std::to_string(violation.seed);
 }
 
 std::string summary(const Tally& tally) {

@@ -60,7 +60,8 @@ class Churn {
       case 1:
         return world_.use_memory(id, kGiB + kGiB + kGiB);
       case 2:
-        return world_.supervisor.request_unregister(World::id(id), world_.now(), [](const Result<void>&, const Now&) {});
+        return world_.supervisor.request_unregister(World::id(id), world_.now(),
+                                                    [](const Result<void>&, const Now&) {});
       case 3:
         return world_.supervisor.request_extend(World::id(id), seconds{60}, world_.caller(), world_.now(),
                                                 [](const Result<void>&, const Now&) {});

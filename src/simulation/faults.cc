@@ -17,9 +17,13 @@ void History::stop_unit() {
   const pid_t member = any_member(id);
   if (member == 0) return;
   const std::string& cgroup = world_.process(member).cgroup;
-  const std::string unit = dice_.chance(30) ? World::slice_name(id) : cgroup.substr(cgroup.rfind('/') + 1);
+  const bool whole = dice_.chance(30);
+  const std::string unit = whole ? World::slice_name(id) : cgroup.substr(cgroup.rfind('/') + 1);
   say("  systemctl stop ", unit);
-  if (Known* known = witness_.find(id)) known->asked = known->killed = true;
+  if (Known* known = witness_.find_by_cgroup(cgroup_of(id))) {
+    known->asked = known->killed = true;
+    known->taken = known->taken || whole;
+  }
   world_.stop_unit(unit);
 }
 
@@ -53,7 +57,6 @@ void History::trouble_systemd() {
     case 0:
     case 1:
       say("  systemd is deaf");
-      if (!placer.is_held()) held_since_ = world_.now().monotonic;
       return placer.hold();
     case 2:
       say("  systemd does what was asked, and does not answer");
@@ -97,7 +100,7 @@ void History::take_slice() {
   const std::string& id = any_id();
   if (!world_.has_slice(id)) return;
   say("  somebody takes the slice of \"", id, "\" away");
-  if (Known* known = witness_.find(id)) known->taken = known->asked = known->killed = true;
+  if (Known* known = witness_.find_by_cgroup(cgroup_of(id))) known->taken = known->asked = known->killed = true;
   world_.remove_slice(World::slice_name(id));
 }
 

@@ -13,9 +13,18 @@ using testing::Sender;
 using testing::Slice;
 using testing::World;
 
+bool History::is_at_work(pid_t pid) {
+  if (pid == 0) return false;
+  const Process& process = world_.process(pid);
+  const auto name = process.cgroup.substr(0, process.cgroup.rfind('/'));
+  const auto slice = world_.slices().find(name.substr(name.rfind('/') + 1));
+  const bool frozen = slice != world_.slices().end() && slice->second->frozen;
+  return !process.sleeps_uninterruptibly && process.stat.state != 'T' && !frozen;
+}
+
 void History::fork() {
   pid_t parent = any_member(any_id());
-  if (parent == 0) return;
+  if (!is_at_work(parent)) return;
   for (unsigned i = 1 + dice_.below(4); i > 0; --i) {
     const pid_t child = fork_of(parent, "python");
     say("  process ", parent, " forks ", child);
@@ -25,7 +34,7 @@ void History::fork() {
 
 void History::daemonize() {
   const pid_t parent = any_member(any_id());
-  if (parent == 0) return;
+  if (!is_at_work(parent)) return;
   const pid_t between = fork_of(parent, "sh");
   const pid_t daemon = fork_of(between, "daemon");
   world_.setsid(daemon);
@@ -35,7 +44,7 @@ void History::daemonize() {
 
 void History::exit() {
   const pid_t pid = any_member(any_id());
-  if (pid == 0 || world_.process(pid).sleeps_uninterruptibly) return;
+  if (!is_at_work(pid)) return;
   say("  process ", pid, " exits");
   world_.exit(pid, static_cast<int>(dice_.below(3)));
 }
@@ -44,7 +53,7 @@ void History::exit_whole() {
   const std::string& id = any_id();
   say("  all of \"", id, "\" exits");
   for (const pid_t pid : members_of(id)) {
-    if (!world_.process(pid).sleeps_uninterruptibly) world_.exit(pid);
+    if (is_at_work(pid)) world_.exit(pid);
   }
 }
 
@@ -75,7 +84,6 @@ void History::grow_over(Slice& slice, const std::string& id) {
   const auto members = world_.members(slice.path);
   const std::string& cgroup = world_.process(dice_.one_of(members)).cgroup;
   say("  the kernel kills ", cgroup);
-  if (Known* known = witness_.find(id)) known->killed = true;
   world_.oom_kill(id, cgroup.substr(cgroup.rfind('/') + 1));
 }
 
@@ -103,6 +111,7 @@ void History::overrun_parent() {
   const bool host = dice_.chance(50);
   say("  the kernel kills ", cgroup, " for ", host ? "the host's" : "the parent's", " limit");
   if (!host) ++world_.cgroups.parent_ooms;
+  if (Known* known = witness_.find_by_cgroup(cgroup_of(id))) known->killed = true;
   world_.oom_kill(id, cgroup.substr(cgroup.rfind('/') + 1), false);
 }
 
@@ -111,7 +120,7 @@ void History::stall() {
   if (members_of(id).empty()) return;
   say("  \"", id, "\" stalls for memory");
   Slice& slice = world_.slice(id);
-  if (Known* known = witness_.find(id)) known->stalled = true;
+  if (Known* known = witness_.find_by_cgroup(cgroup_of(id))) known->stalled = true;
   const unsigned looks = 2 + dice_.below(20);
   for (unsigned i = 0; i < looks && !members_of(id).empty() && !seen(); ++i) {
     slice.pressure.full_total += milliseconds{950};

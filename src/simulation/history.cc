@@ -151,8 +151,8 @@ void History::step() {
   dice_ = Dice(seed_ + 0x5EED * std::uint64_t{step_});  // So that one step's choices do not move all later ones.
   (void)dice_.next();
   const auto& deeds = all_deeds();
-  static const unsigned total = std::accumulate(deeds.begin(), deeds.end(), 0U,
-                                                [](unsigned sum, const Deed& deed) { return sum + deed.weight; });
+  static const unsigned total =
+      std::accumulate(deeds.begin(), deeds.end(), 0U, [](unsigned sum, const Deed& deed) { return sum + deed.weight; });
   unsigned choice = dice_.below(total);
   auto deed = deeds.begin();
   while (choice >= deed->weight) choice -= (deed++)->weight;
@@ -216,6 +216,7 @@ void History::come_up() {
     witness_.on_daemon_up();
     world_.adopt();
   });
+  if (options_.on_start) options_.on_start(world_);
   if (up_) witness_.check();
 }
 
@@ -223,6 +224,7 @@ void History::pass(Span span) {
   while (span > Span(0) && !seen()) {
     const Span next = std::min(span, std::max(kFlushEvery, span / 16));
     passed_ += next;
+    if (world_.placer.is_held()) witness_.allow_delay(next);
     span -= next;
     world_.advance(next);
     if (up_ && !disk_is_stuck_) world_.recorder.flush();
@@ -251,7 +253,7 @@ void History::settle() {
   crash_in_.reset();
   pass(seconds{10});
   for (unsigned i = 0; i < kMostWakeups && !world_.slices().empty() && !seen(); ++i) {
-    for (const std::string& id : ids_) ask_to_end(id);
+    for (const std::string& id : witness_.ids()) ask_to_end(id);
     pass(seconds{5});
   }
   pass(seconds{10});  // Zombies are looked for.

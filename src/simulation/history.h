@@ -40,8 +40,10 @@ struct Tally {
 struct Options {
   unsigned steps = 60;
   std::function<void(const std::string&)> tell = {};  ///< each step in words
-  /// For tests of the witness: what does wrong after each step, and with each record (false: it is dropped).
+  /// For tests of the witness: what does wrong after each step, when a daemon has started, and with each record
+  /// (false: it is dropped).
   std::function<void(testing::World&)> meddle = {};
+  std::function<void(testing::World&)> on_start = {};
   std::function<bool(supervise::EventRecord&)> tamper = {};
 };
 
@@ -103,6 +105,7 @@ class History {
   pid_t any_member(const std::string& id);
   pid_t any_worker();
   std::vector<pid_t> members_of(const std::string& id) const;
+  std::string cgroup_of(const std::string& id) const { return world_.cgroups.path_of(testing::World::slice_name(id)); }
   std::unique_ptr<supervise::ProcessHandle> hold(pid_t pid);
 
   // requests.cc
@@ -118,6 +121,7 @@ class History {
   void ask_to_end(const std::string& id);
 
   // happenings.cc
+  bool is_at_work(pid_t pid);
   void fork();
   void daemonize();
   void exit();
@@ -160,9 +164,8 @@ class History {
   pid_t service_ = 0;
   bool up_ = true;
   bool disk_is_stuck_ = false;
-  bool late_units_ = false;             ///< systemd has made some that were asked for by a daemon that died
-  std::optional<unsigned> crash_in_;    ///< so many calls from now
-  Instant held_since_{};
+  bool late_units_ = false;           ///< systemd has made some that were asked for by a daemon that died
+  std::optional<unsigned> crash_in_;  ///< so many calls from now
   unsigned step_ = 0;
   Span passed_{0};
   Tally tally_;

@@ -44,10 +44,12 @@ int main(int argc, char** argv) {
   auto* told = app.add_flag("--verbose", verbose, "… and print each step");
   auto* many = app.add_option("--histories", campaign.histories, "Play so many")->type_name("N");
   auto* first = app.add_option("--first-seed", campaign.first_seed, "… from this seed on (1)")->type_name("S");
-  auto* jobs = app.add_option("--jobs", campaign.jobs, "… in so many threads (1)")->type_name("J")->check(CLI::PositiveNumber);
-  auto* churn = app.add_option("--churn", hours, "Let runs come and go for so many simulated hours, and look at the heap")
-                    ->type_name("HOURS")
-                    ->check(CLI::PositiveNumber);
+  auto* jobs =
+      app.add_option("--jobs", campaign.jobs, "… in so many threads (1)")->type_name("J")->check(CLI::PositiveNumber);
+  auto* churn =
+      app.add_option("--churn", hours, "Let runs come and go for so many simulated hours, and look at the heap")
+          ->type_name("HOURS")
+          ->check(CLI::PositiveNumber);
   app.add_option("--steps", campaign.steps, "Steps of a history (60)")->type_name("N");
   told->needs(one);
   first->needs(many);

@@ -18,13 +18,14 @@ void History::request_register(const std::string& id, pid_t pid) {
   const Limits limits = any_limits();
   say("  register process ", pid, " as \"", id, "\": memory ", format_size(limits.memory), ", wall clock ",
       format_span(limits.wall_clock), ", grace ", format_span(limits.grace));
-  const bool known = witness_.find(id) != nullptr;  // Then it is refused, or comes after that one.
-  if (!known) witness_.on_request(id, limits);
+  const bool second = witness_.is_pending(id);  // Then it is refused.
+  if (!second) witness_.on_request(id, limits);
   world_.supervisor.request_register({World::id(id), std::move(process), limits, any_caller()}, world_.now(),
-                                     [this, id, known](const Result<RunKey>& answer, const Now&) {
-                                       say("  answer for \"", id, "\": ", answer ? "registered" : answer.error().message);
+                                     [this, id, second](const Result<RunKey>& answer, const Now&) {
+                                       say("  answer for \"", id,
+                                           "\": ", answer ? "registered" : answer.error().message);
                                        tally_.refused += answer ? 0 : 1;
-                                       if (!known) witness_.on_answer(id, answer.has_value());
+                                       if (!second) witness_.on_answer(id, answer.has_value());
                                      });
 }
 
@@ -52,7 +53,7 @@ void History::register_tree() {
   request_register(any_id(), leader);
   if (dice_.chance(50)) world_.deliver();
   for (const pid_t pid : tree) {
-    if (dice_.chance(10)) world_.exit(pid);
+    if (dice_.chance(10) && world_.alive(pid)) world_.exit(pid);
   }
 }
 
@@ -88,19 +89,18 @@ void History::attach() {
   if (!process) return;
   const std::string& id = any_id();
   say("  attach process ", pid, " to \"", id, "\"");
-  world_.supervisor.request_attach(World::id(id), std::move(process), any_caller(), world_.now(),
-                                   [this](const Result<void>& done, const Now&) {
-                                     say("  answer: ", done ? "attached" : done.error().message);
-                                   });
+  world_.supervisor.request_attach(
+      World::id(id), std::move(process), any_caller(), world_.now(),
+      [this](const Result<void>& done, const Now&) { say("  answer: ", done ? "attached" : done.error().message); });
   if (dice_.chance(10)) world_.exit(pid);
 }
 
 void History::unregister() {
   const std::string& id = any_id();
   say("  unregister \"", id, "\"");
-  world_.supervisor.request_unregister(
-      World::id(id), world_.now(),
-      [this](const Result<void>& done, const Now&) { say("  answer: ", done ? "released" : done.error().message); });
+  world_.supervisor.request_unregister(World::id(id), world_.now(), [this](const Result<void>& done, const Now&) {
+    say("  answer: ", done ? "released" : done.error().message);
+  });
 }
 
 void History::set_limits() {

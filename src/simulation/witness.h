@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sees what is done in a simulated world, and says when something happens that must not. It goes by the processes and
-// cgroups of the world, by the records and by the notes on the cgroups; it never asks the supervisor what that believes.
+// cgroups of the world, by the records and by the notes on the cgroups; it never asks the supervisor what that
+// believes.
 #pragma once
 
 #include <map>
@@ -24,17 +25,18 @@ struct Known {
   Instant longest{};          ///< … of all
   Span grace{0};              ///< the longest of all
   supervise::Limits limits;
-  bool owned = false;  ///< it has, or has had, an owner whose death counts
+  std::optional<supervise::Limits> wanted;  ///< by the last who asked for a change
+  bool owned = false;                       ///< it has, or has had, an owner whose death counts
 
-  bool asked = false;         ///< somebody wanted it ended
-  bool lost_leader = false;   ///< or an attached process
+  bool asked = false;        ///< somebody wanted it ended
+  bool lost_leader = false;  ///< or an attached process
   bool lost_owner = false;
-  bool lowered = false;       ///< a limit was asked for that is below what it has
+  bool over = false;  ///< when its end was decided it had more than its limit
   bool stalled = false;
-  bool killed = false;        ///< by somebody's SIGKILL, or for a limit that is not its own
-  bool taken = false;         ///< its slice was taken away by somebody
-  bool told = false;          ///< the watchdog has sent SIGTERM to all of it
-  bool forgotten = false;     ///< nothing that tells of it has outlived a crash, and nothing could
+  bool killed = false;                ///< by somebody's SIGKILL, or for a limit that is not its own
+  bool taken = false;                 ///< its slice was taken away by somebody
+  bool told = false;                  ///< the watchdog has sent SIGTERM to all of it
+  bool forgotten = false;             ///< nothing that tells of it has outlived a crash, and nothing could
   std::optional<Instant> over_limit;  ///< since when it has had more memory than allowed, unreclaimable
 };
 
@@ -48,13 +50,15 @@ class Witness {
   void on_answer(const std::string& id, bool registered);
   void on_change_asked(const std::string& id, const supervise::Limits& wanted);
   void on_change_answered(const std::string& id, const supervise::Limits& wanted, bool done);
+  bool is_pending(const std::string& id) const { return pending_.contains(id); }
   /// What is known of the run that has this id now, or is being placed; nothing if there is none.
   Known* find(const std::string& id);
+  /// The ids of all that has a cgroup now.
+  std::vector<std::string> ids() const;
   Known* find_by_cgroup(const std::string& cgroup);
   void on_daemon_gone(bool by_reboot);
   void on_daemon_up();
   void allow_delay(Span span) { delayed_ = delayed_ + span; }  ///< systemd could not do what it was asked
-  void allow_blindness() { blind_until_ = world_.now().monotonic; }  ///< no descriptor was left
 
   // Seen in the world at the moment.
   void on_signal(const testing::Sent& sent);
@@ -86,19 +90,21 @@ class Witness {
   bool is_rooted(pid_t pid, const supervise::RunNote& note, const std::string& path) const;
   bool has_record(const std::string& run_id, EventKind kind) const;
   bool lives(const supervise::ProcessKey& key) const;
+  bool has_too_much(const testing::Slice& slice, const supervise::Limits& limits) const;
   bool is_slow_to_die(const std::string& path) const;
   Span patience() const;
 
   testing::World& world_;
   const supervise::Policy policy_;
   std::set<supervise::ProcessKey> outsiders_;
-  std::map<std::string, Known> pending_;  ///< by id
-  std::map<std::string, Known> runs_;     ///< by run id
+  std::map<std::string, Known> pending_;            ///< by id
+  std::map<std::string, Known> runs_;               ///< by run id
   std::map<std::string, supervise::RunNote> left_;  ///< by the daemon before this one, by run id
   bool up_ = true;
   bool just_up_ = false;
+  bool crashed_ = false;
   Instant up_since_{};
-  Instant blind_until_{};
+  Instant blind_until_{};  ///< no descriptor was left
   Span delayed_{0};
   std::optional<std::string> complaint_;
 };

@@ -584,7 +584,7 @@ void World::kill(pid_t pid, int signal, Sender sender) {
   if (signal == SIGSTOP) target->stat.state = 'T';
   if (signal == SIGCONT && target->stat.state == 'T') target->stat.state = 'S';
   if (signal == SIGTERM) target->term_pending = true;
-  if (signal == SIGKILL) target->kill_pending = true;
+  if (signal == SIGKILL && !(refuses_to_kill && sender == Sender::kWatchdog)) target->kill_pending = true;
   act_on_signals(pid);
 }
 

@@ -316,6 +316,7 @@ class World {
   FixedIdentity identity;
   pid_t user_shell = 0;          ///< a process of kUser in a login session
   bool refuses_watches = false;  ///< no process can be watched any more
+  bool refuses_to_kill = false;  ///< SIGKILL of the watchdog does nothing
   pid_t pid_max = 0;             ///< pids are given out anew after it; 0: never
   unsigned wakeups = 0;          ///< of the supervisor by its alarm
   std::vector<Sent> sent;        ///< every signal so far
