@@ -70,6 +70,13 @@ unsigned generation_of(const AnalysisId& id, const std::string& scope) {
   return kMost;
 }
 
+/// Whether a row is of the run that has this slice: "analysis-ESC.scope" and "analysis-ESC-2.scope" are in
+/// "analysis-ESC.slice". Not by its id: that of a run that nobody registered was made from the name of the slice.
+bool is_of(const RunRow& row, const std::string& slice) {
+  const std::string stem = slice.substr(0, slice.rfind(".slice"));
+  return row.unit.starts_with(stem + ".") || row.unit.starts_with(stem + "-");
+}
+
 /// What the ledger alone tells.
 RunNote note_of_row(const RunRow& row, Span backstop_margin) {
   RunNote note;
@@ -87,8 +94,7 @@ void Supervisor::adopt(Before before, const Now& now) {
   const auto slices = ports_.cgroups.list_slices();
   for (const std::string& slice : slices ? *slices : std::vector<std::string>()) {
     const auto row = std::find_if(before.rows.begin(), before.rows.end(), [&](const RunRow& candidate) {
-      const auto id = AnalysisId::parse(candidate.registered_as);
-      return candidate.boot_id == ports_.identity.boot_id() && id && slice_unit(*id) == slice;
+      return candidate.boot_id == ports_.identity.boot_id() && is_of(candidate, slice);
     });
     std::optional<RunRow> known;
     if (row != before.rows.end()) {
@@ -186,7 +192,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   const bool stranger = note->row.registered == now.monotonic;
   auto leader = open_same(ports_.processes, note->row.leader);
   if (!leader) return adopt_later(slice, std::move(row), now);
-  if (!lives && note->releasing && *leader) {
+  if (!lives && note->releasing && *leader && (*leader)->alive()) {
     chronicle_.released(note->row, now);  // It lives where it was moved to.
     return remove_when_kept(slice);
   }
@@ -292,10 +298,13 @@ void Supervisor::finish(Run& run, const RunNote& note, const Now& now) {
   run.cause = note.cause;
   run.ending_since = note.ending_since;
   run.told = note.told;
+  // The kernel had killed a part of it, and so had we the rest: nobody is to be warned any more.
+  if (note.escalated && !note.told) return happen(run, Happening::kKernelKilled, now);
   happen(run, Happening::kCause, now);
   // The grace goes on; nobody gets a second one.
   if (note.escalated) return happen(run, Happening::kGraceExpired, now);
-  arm(run, Purpose::kGrace, add_span(note.ending_since, run.limits.grace));
+  // It begins now where the note was written before the end was decided: a kill while the run was being placed.
+  arm(run, Purpose::kGrace, add_span(run.ending_since, run.limits.grace));
 }
 
 void Supervisor::close(Run& run, const RunNote& note, const Now& now) {

@@ -10,6 +10,7 @@ using namespace std::chrono_literals;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 class ARestart : public ARun {
@@ -176,10 +177,8 @@ TEST_F(ARestart, ClosesWhatWasBeingEndedForThatReason) {
 
 TEST_F(ARestart, TellsSystemdsBackstopFromAnExit) {
   world.restart_daemon();
-  world.advance(31min);
-  world.exit(child);
-  world.exit(leader);
-  world.advance(1min);
+  world.advance(32min);
+  EXPECT_FALSE(world.alive(leader));
   world.adopt();
   EXPECT_EQ(end_of(), Reason::kWallClock);
 }
@@ -256,6 +255,27 @@ TEST_F(ARestart, WatchesARunOfWhichNothingIsOnRecord) {
   EXPECT_THAT(adopted(), SizeIs(1));
   EXPECT_EQ(detail_of(adopted().at(0), "without_record"), "yes");
   EXPECT_EQ(find()->deadline, world.now().monotonic + 30min);
+}
+
+TEST_F(ARestart, KnowsARunThatNobodyRegisteredAgain) {
+  // The name of its slice is a hash, so its id is made of that, and makes another name.
+  const std::string long_id(255, 'l');
+  const pid_t stranger = world.spawn(owner);
+  world.register_run(long_id, stranger);
+  world.slice(long_id).note.reset();
+  for (auto it = world.recorder.rows.begin(); it != world.recorder.rows.end();) {
+    it = it->second.registered_as == long_id ? world.recorder.rows.erase(it) : std::next(it);
+  }
+  restart();
+  restart();
+
+  std::vector<std::string> adopted_ids;
+  for (const auto& record : world.recorder.records) {
+    if (record.kind == EventKind::kAdopted && record.pid == stranger) adopted_ids.push_back(record.run_id);
+    EXPECT_NE(record.kind, EventKind::kEnded) << record.registered_as;
+  }
+  ASSERT_THAT(adopted_ids, SizeIs(2));
+  EXPECT_EQ(adopted_ids.at(0), adopted_ids.at(1));
 }
 
 TEST_F(ARestart, LeavesSomebodysServiceInSuchASliceAlone) {
@@ -517,6 +537,65 @@ TEST_F(ARestart, HearsThePulseThroughTheWheel) {
   EXPECT_THAT(beats, IsEmpty());
   world.advance(2s);
   EXPECT_THAT(beats, ElementsAre(due));
+}
+
+// ---- killed in the middle of something ----
+
+struct Killed {};
+
+/// Lets `calls` of a port be made, and kills the daemon at the next one.
+void kill_daemon_at(World& world, const std::string& port_call, int calls = 0) {
+  world.on_port_call = [&world, port_call, left = calls](const std::string& call) mutable {
+    if (call != port_call || left-- > 0) return;
+    world.on_port_call = nullptr;
+    throw Killed();
+  };
+}
+
+TEST_F(ARestart, GivesARunThatWasToBeEndedWhileItWasPlacedItsWholeGrace) {
+  const pid_t second = world.spawn(owner);
+  world.process(second).on_term = OnTerm::kIgnores;
+  world.placer.hold();
+  (void)world.request_register("second", second);
+  ASSERT_TRUE(supervisor.end(World::id("second"), world.caller(), world.now()));
+  kill_daemon_at(world, "watch");  // After its note was written, before its end was begun.
+  EXPECT_THROW(world.placer.release(), Killed);
+  restart();
+
+  world.advance(9s);
+  EXPECT_TRUE(world.alive(second));
+  EXPECT_THAT(world.signals_to(second), ToldToEnd());
+  world.advance(2s);
+  EXPECT_EQ(end_of("second"), Reason::kRequested);
+}
+
+TEST_F(ARestart, SendsNoWarningOnceTheKernelHasKilled) {
+  const pid_t helper = world.spawn(owner);
+  supervisor.request_attach(World::id("job"), world.handle(helper), world.caller(), world.now(),
+                            [](const Result<void>&, const Now&) {});
+  world.deliver();
+  world.process(helper).sleeps_uninterruptibly = true;
+  world.oom_kill("job", World::scope_name("job"));
+  world.advance(1s);
+  ASSERT_THAT(world.records("job", EventKind::kEscalated), SizeIs(1));
+  restart();
+  world.wake(helper);
+  world.advance(1s);
+
+  EXPECT_THAT(world.signals_to(helper), Not(Contains(SIGTERM)));
+  EXPECT_THAT(world.records("job", EventKind::kEnding), IsEmpty());
+  EXPECT_EQ(end_of(), Reason::kOom);
+}
+
+TEST_F(ARestart, DoesNotTakeAZombieForOneThatWasReleased) {
+  world.process(owner).reaps = Reaps::kNever;
+  world.placer.hold();
+  supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+  world.oom_kill("job", World::scope_name("job"));
+  restart();
+
+  EXPECT_EQ(end_of(), Reason::kOom);
+  EXPECT_THAT(world.records("job", EventKind::kUnregistered), IsEmpty());
 }
 
 }  // namespace

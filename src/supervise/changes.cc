@@ -96,7 +96,10 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
         const auto it = runs_.find(key);
         if (it == runs_.end()) return done(nullptr, refuse(Refusal::kNoSuchAnalysis, "it ended meanwhile"), when);
         Run& moved = *it->second;
-        if (moved.releasing && (moved.phase != Phase::kRunning || moved.cause)) {
+        if (moved.releasing) look_at_memory(moved, when);
+        // The zombie of what was to be let out: its scope would stay for ever, and the run has ended by itself.
+        const bool gone = moved.releasing && !first->alive() && is_empty(moved);
+        if (gone || (moved.releasing && (moved.phase != Phase::kRunning || moved.cause))) {
           // The kernel has killed a part of it meanwhile; what systemd has let out must not live on by halves.
           ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
           placed = refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile");
@@ -132,7 +135,9 @@ void Supervisor::request_unregister(const AnalysisId& id, const Now& now, Done d
             released->releasing = false;
             remember(*released);
             if (!moved) {
+              const RunKey key = released->key;
               if (released->put_off) cause(*released, *released->put_off, when);
+              if (runs_.contains(key)) look(*released, when);
               return done(std::move(moved), when);
             }
             happen(*released, Happening::kReleased, when);

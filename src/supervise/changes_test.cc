@@ -11,6 +11,7 @@ using std::chrono::seconds;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::mib;
 using testing::OnTerm;
 using ::testing::Pair;
@@ -616,6 +617,22 @@ TEST_F(AnAttachedProcess, IsNotStoppedByAReleaseThatWasAskedMeanwhile) {
   EXPECT_TRUE(done(attached));
   EXPECT_EQ(refusal_of(*released), Refusal::kScopeFailed);
   expect_left_alone(helper);
+}
+
+TEST_F(AChangingRun, ReleasesNobodyWhomTheKernelHasKilledMeanwhile) {
+  world.process(owner).reaps = testing::Reaps::kNever;  // systemd takes the zombie, and its scope stays empty.
+  world.placer.hold();
+  const Reply reply = unregister();
+  world.losing_notifications = true;
+  world.oom_kill("job", World::scope_name("job"));
+  world.placer.release();
+  world.advance(seconds{10});
+
+  EXPECT_EQ(end_of(), Reason::kOom);
+  EXPECT_THAT(world.records("job", EventKind::kUnregistered), IsEmpty());
+  ASSERT_TRUE(*reply);
+  EXPECT_FALSE(**reply);
+  EXPECT_THAT(world.scopes(), SizeIs(1)) << "besides the bystander's";
 }
 
 }  // namespace

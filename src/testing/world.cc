@@ -20,6 +20,7 @@ using supervise::SliceLimits;
 
 namespace {
 
+constexpr pid_t kFirstPid = 101;
 constexpr Span kReapDelay = std::chrono::milliseconds{1};
 constexpr char kParentPath[] = "/analysis.slice";
 
@@ -45,11 +46,13 @@ class FakeHandle final : public ProcessHandle {
     return process != nullptr && key_of(process->stat) == key_ && process->alive();
   }
   Result<void> signal(int signal) override {
+    world_.cross("signal");
     if (!alive()) return gone("the process", std::errc::no_such_process);
     world_.kill(key_.pid, signal, Sender::kWatchdog);
     return {};
   }
   Result<void> watch(std::function<void(const Now&)> ended) override {
+    world_.cross("watch");
     if (world_.refuses_watches) return errno_error("epoll_ctl", ENOSPC);
     watch_ = ++world_.last_watch_;
     world_.watches_[watch_] = {key_, std::move(ended)};
@@ -90,6 +93,7 @@ class FakeRunCgroup final : public RunCgroup {
     return counters;
   }
   Result<void> write_tripwire(Bytes limit) override {
+    world_.cross("write_tripwire");
     if (slice_->removed) return gone("the cgroup");
     slice_->tripwire = limit;
     return {};
@@ -123,6 +127,7 @@ class FakeRunCgroup final : public RunCgroup {
     return {};
   }
   Result<void> write_kill() override {
+    world_.cross("write_kill");
     if (slice_->removed) return gone("the cgroup");
     ++slice_->kills;
     if (world_.cgroups.kill_error != 0) return errno_error("cgroup.kill", world_.cgroups.kill_error);
@@ -130,8 +135,9 @@ class FakeRunCgroup final : public RunCgroup {
     return {};
   }
   Result<void> write_note(const std::string& note) override {
+    world_.cross("write_note");
     if (slice_->removed) return gone("the cgroup");
-    slice_->note = note;
+    if (!world_.cgroups.forgets_notes) slice_->note = note;
     return {};
   }
   Result<std::string> read_note() const override {
@@ -142,6 +148,7 @@ class FakeRunCgroup final : public RunCgroup {
     return slice_->note ? slice_->last_removal : std::nullopt;
   }
   Result<void> write_thaw() override {
+    world_.cross("write_thaw");
     slice_->frozen = false;
     for (const pid_t pid : world_.members(slice_->path)) world_.act_on_signals(pid);
     return {};
@@ -162,6 +169,7 @@ class FakeRunCgroup final : public RunCgroup {
 
 Result<std::unique_ptr<ProcessHandle>> FakeProcesses::open(pid_t pid) {
   const Process* process = world_.find_process(pid);
+  if (out_of_descriptors) return errno_error("pidfd_open", EMFILE);
   if (process == nullptr) return supervise::refuse(supervise::Refusal::kNoSuchProcess, "it does not exist");
   return std::unique_ptr<ProcessHandle>(std::make_unique<FakeHandle>(world_, key_of(process->stat)));
 }
@@ -268,6 +276,8 @@ supervise::ProcessSurvey FakeProcesses::survey(std::span<const pid_t> pids) cons
 }
 
 Result<void> FakeProcesses::signal_member(pid_t pid, const std::string& path, std::span<const int> signals) {
+  world_.cross("signal_member");
+  if (out_of_descriptors) return errno_error("pidfd_open", EMFILE);
   const Process* process = world_.find_process(pid);
   if (process == nullptr || !is_within(process->cgroup, path)) return gone("the process", std::errc::no_such_process);
   for (const int signal : signals) world_.kill(pid, signal, Sender::kWatchdog);
@@ -283,6 +293,7 @@ std::optional<std::string> FakeProcesses::why_protected(pid_t pid) const {
 // ---- cgroups ----
 
 Result<std::unique_ptr<RunCgroup>> FakeCgroups::open(RunKey key, const std::string& slice) {
+  world_.cross("open");
   if (out_of_descriptors) return errno_error("the cgroup", EMFILE);
   const auto it = world_.slices_.find(slice);
   if (it == world_.slices_.end()) return gone("the cgroup", std::errc::no_such_file_or_directory);
@@ -291,12 +302,14 @@ Result<std::unique_ptr<RunCgroup>> FakeCgroups::open(RunKey key, const std::stri
 }
 
 Result<void> FakeCgroups::move(pid_t pid, const std::string& slice, const std::string& scope) {
+  world_.cross("move");
   if (before_move) before_move(pid);
   if (immovable.contains(pid)) return errno_error("cgroup.procs", EACCES);
   Process* process = world_.find_process(pid);
   if (process == nullptr || !process->alive()) return gone("the process", std::errc::no_such_process);
   const std::string to = world_.path_of(slice) + "/" + scope;
   if (!world_.scopes_.contains(to)) return gone("the scope", std::errc::no_such_file_or_directory);
+  if (on_move) on_move(pid, to);
   const std::string from = std::exchange(process->cgroup, to);
   if (from != to) world_.on_left(from);
   return {};
@@ -311,12 +324,14 @@ Result<std::vector<std::string>> FakeCgroups::list_slices() const {
 std::string FakeCgroups::path_of(const std::string& slice) const { return world_.path_of(slice); }
 
 Result<void> FakeCgroups::put_back(pid_t pid, const std::string& path) {
+  world_.cross("put_back");
   const bool scope_of_ours = path.starts_with(kParentPath);
   if (removed.contains(path) || (scope_of_ours && !world_.scopes_.contains(path))) {
     return gone("the cgroup", std::errc::no_such_file_or_directory);
   }
   Process* process = world_.find_process(pid);
   if (process == nullptr || !process->alive()) return gone("the process", std::errc::no_such_process);
+  if (on_move) on_move(pid, path);
   world_.on_left(std::exchange(process->cgroup, path));
   return {};
 }
@@ -350,13 +365,16 @@ void FakePlacer::lose() {
 Result<void> FakePlacer::start_scope(const ScopeOrder& order, ProcessKey process) {
   Process* found = world_.find_process(process.pid);
   if (found == nullptr || key_of(found->stat) != process) return gone("the process", std::errc::no_such_process);
-  world_.scopes_.insert(world_.path_of(order.slice) + "/" + order.scope);
+  const std::string path = world_.path_of(order.slice) + "/" + order.scope;
+  world_.begin_scope(path, order);
   if (!found->alive()) return {};  // Accepted: the scope is made, and stays empty (measured).
-  (void)world_.cgroups.move(process.pid, order.slice, order.scope);
+  if (world_.cgroups.on_move) world_.cgroups.on_move(process.pid, path);
+  if (const std::string from = std::exchange(found->cgroup, path); from != path) world_.on_left(from);
   return {};
 }
 
 void FakePlacer::request_place(const ScopeOrder& scope, const SliceLimits& limits, Done done) {
+  world_.cross("request_place");
   orders.push_back(scope);
   ask(
       Kind::kStart,
@@ -377,6 +395,7 @@ void FakePlacer::request_place(const ScopeOrder& scope, const SliceLimits& limit
 }
 
 void FakePlacer::request_scope(const ScopeOrder& scope, Done done) {
+  world_.cross("request_scope");
   orders.push_back(scope);
   ask(
       Kind::kStart, [this, scope, process = scope.process->key()] { return start_scope(scope, process); },
@@ -384,6 +403,7 @@ void FakePlacer::request_scope(const ScopeOrder& scope, Done done) {
 }
 
 void FakePlacer::request_limits(const std::string& slice, const SliceLimits& limits, Done done) {
+  world_.cross("request_limits");
   ask(
       Kind::kStart,
       [this, slice, limits]() -> Result<void> {
@@ -398,21 +418,25 @@ void FakePlacer::request_limits(const std::string& slice, const SliceLimits& lim
 }
 
 void FakePlacer::request_remove(const std::string& slice, Done done) {
+  world_.cross("request_remove");
   ask(
       Kind::kStop,
       [this, slice]() -> Result<void> {
-        world_.remove_slice(slice);
+        if (on_stop) on_stop(slice);
+        if (!removes_nothing) world_.remove_slice(slice);
         return {};
       },
       std::move(done));
 }
 
 void FakePlacer::request_stop(const std::string& unit, Done done) {
+  world_.cross("request_stop");
   ask(
       Kind::kStop,
       [this, unit]() -> Result<void> {
-        for (const auto& [pid, process] : std::map(world_.all())) {
-          if (process.alive() && process.cgroup.ends_with("/" + unit)) world_.kill(pid, SIGTERM, Sender::kSystemd);
+        if (on_stop) on_stop(unit);
+        for (const std::string& path : world_.scopes()) {
+          if (path.ends_with("/" + unit)) world_.stop_scope(path);
         }
         return {};
       },
@@ -420,11 +444,51 @@ void FakePlacer::request_stop(const std::string& unit, Done done) {
 }
 
 void FakePlacer::request_settled(Done done) {
+  world_.cross("request_settled");
   if (!answers_settled) return;
   world_.later([this, done = std::move(done)] { done({}, world_.now()); });
 }
 
+void FakePlacer::carry_out() {
+  for (Asked& asked : waiting_) {
+    asked.deed = [done = std::make_shared<Result<void>>(asked.deed())] { return *done; };
+  }
+}
+
+void FakePlacer::abandon(const std::function<bool()>& sent) {
+  for (auto asked = std::exchange(waiting_, {}); const auto& one : asked) {
+    if (sent()) (void)one.deed();  // Nobody is there to hear how it went.
+  }
+}
+
+void RecordingRecorder::record(const supervise::EventRecord& event) {
+  world_.cross("record");
+  supervise::EventRecord taken = event;
+  if (!tamper || tamper(taken)) records.push_back(std::move(taken));
+}
+
+void RecordingRecorder::begin_run(const supervise::RunRow& row) {
+  world_.cross("begin_run");
+  rows.insert_or_assign(row.run_id, row);
+}
+
+void RecordingRecorder::change_run(const supervise::RunRow& row) {
+  world_.cross("change_run");
+  rows.insert_or_assign(row.run_id, row);
+}
+
+void RecordingRecorder::end_run(const std::string& run_id) {
+  world_.cross("end_run");
+  rows.erase(run_id);
+}
+
+void RecordingRecorder::flush() {
+  release();
+  hold();
+}
+
 void RecordingRecorder::when_kept(std::function<void(const Now&)> kept) {
+  world_.cross("when_kept");
   waiting_.push_back(std::move(kept));
   if (!held_) release();
 }
@@ -466,6 +530,10 @@ World::World(supervise::Policy policy, supervise::Machine machine)
   init.cgroup = "/init.scope";
   init.protected_as = "the system's manager";
   processes_[kInit] = init;
+  log_in();
+}
+
+void World::log_in() {
   user_shell = spawn(kInit, "bash");
   process(user_shell).uid = kUser;
   process(user_shell).cgroup = "/user.slice/user-1000.slice/session-1.scope";
@@ -479,15 +547,14 @@ World::~World() {
   placer.waiting_.clear();
 }
 
-Now World::now() const {
-  return {clock_, WallTime(clock_.time_since_epoch() + std::chrono::years{50} + wall_clock_set_)};
-}
+Now World::now() const { return {clock_, WallTime(clock_.time_since_epoch() + wall_clock_)}; }
 
 void World::deliver() {
-  for (int told = 0; !queue_.empty(); ++told) {
+  for (int told = 0; !at_once_.empty() || !queue_.empty(); ++told) {
     AW_ASSERT(told < 100000);  // Otherwise somebody goes round in circles.
-    const auto what = std::move(queue_.front());
-    queue_.pop_front();
+    auto& first = at_once_.empty() ? queue_ : at_once_;
+    const auto what = std::move(first.front());
+    first.pop_front();
     what();
   }
 }
@@ -526,7 +593,10 @@ bool World::alive(pid_t pid) {
 pid_t World::spawn(pid_t parent, const std::string& comm) {
   Process child;
   const Process& from = process(parent);
-  child.stat = {.pid = ++last_pid_,
+  do {
+    last_pid_ = pid_max != 0 && last_pid_ >= pid_max ? kFirstPid : last_pid_ + 1;
+  } while (processes_.contains(last_pid_));
+  child.stat = {.pid = last_pid_,
                 .parent = parent,
                 .process_group = from.stat.process_group,
                 .session = from.stat.session,
@@ -551,7 +621,7 @@ void World::kill(pid_t pid, int signal, Sender sender) {
   if (signal == SIGSTOP) target->stat.state = 'T';
   if (signal == SIGCONT && target->stat.state == 'T') target->stat.state = 'S';
   if (signal == SIGTERM) target->term_pending = true;
-  if (signal == SIGKILL) target->kill_pending = true;
+  if (signal == SIGKILL && !(refuses_to_kill && sender == Sender::kWatchdog)) target->kill_pending = true;
   act_on_signals(pid);
 }
 
@@ -601,6 +671,7 @@ pid_t World::adopter_of(const Process& dead) const {
 void World::die(pid_t pid, int wait_status) {
   Process& dead = process(pid);
   if (!dead.alive()) return;
+  if (on_death) on_death(pid);
   dead.stat.state = 'Z';
   dead.stat.exit_status = wait_status;
   const pid_t adopter = adopter_of(dead);
@@ -611,7 +682,7 @@ void World::die(pid_t pid, int wait_status) {
       if (const Process* it = find_process(key.pid); it != nullptr && key_of(it->stat) == key) reap(key.pid);
     };
     if (parent == nullptr || parent->reaps == Reaps::kSoon) at(clock_ + kReapDelay, reap_it);
-    if (parent != nullptr && parent->reaps == Reaps::kAtOnce) queue_.push_front(reap_it);
+    if (parent != nullptr && parent->reaps == Reaps::kAtOnce) at_once_.push_back(reap_it);
   };
   for (auto& [child, process] : processes_) {
     if (process.stat.parent != pid) continue;
@@ -629,7 +700,10 @@ void World::on_left(const std::string& cgroup) {
   if (members(cgroup).empty() && scopes_.erase(cgroup) > 0) {  // systemd removes a scope that has emptied.
     if (Slice* slice = find_slice_of(cgroup); slice != nullptr) slice->last_removal = now().real;
   }
-  if (Slice* slice = find_slice_of(cgroup); slice != nullptr && !populated(*slice)) notify(*slice);
+  Slice* slice = find_slice_of(cgroup);
+  if (slice == nullptr || populated(*slice)) return;
+  notify(*slice);
+  if (slice->stopping) drop_slice(*slice);
 }
 
 void World::tell_watcher(std::uint64_t watch) {
@@ -660,10 +734,13 @@ std::vector<pid_t> World::members(const std::string& path) const {
 
 void World::notify(Slice& slice) {
   if (slice.watcher == 0 || losing_notifications || !notified_.insert(slice.watcher).second) return;
-  later([this, key = slice.watcher] {
+  const auto tell = [this, key = slice.watcher, daemon = daemons_] {
+    if (daemon != daemons_) return;
     notified_.erase(key);
     supervisor.on_cgroup_changed(key, now());
-  });
+  };
+  if (notification_delay == Span(0)) return later(tell);
+  at(clock_ + notification_delay, tell);
 }
 
 void World::tell_of_limits(Slice& slice) {
@@ -713,6 +790,8 @@ void World::restart_daemon(bool by_reboot) {
   queue_.clear();
   placer.waiting_.clear();
   placer.held_ = false;
+  notified_.clear();
+  ++daemons_;
   watches_.clear();
   alarm_.reset();
   recorder.forget_unkept();
@@ -722,6 +801,7 @@ void World::restart_daemon(bool by_reboot) {
     scopes_.clear();
     timed_.clear();
     processes_.erase(std::next(processes_.find(kInit)), processes_.end());
+    log_in();
   }
   std::construct_at(&supervisor, ports(), policy_, machine_, now());
 }
@@ -744,14 +824,6 @@ supervise::Supervisor::Ports World::ports() {
 void World::oom_kill_at_parent(const std::string& id) {
   ++cgroups.parent_ooms;
   oom_kill(id, scope_name(id), false);
-}
-
-void World::remove_slice(const std::string& name) {
-  const auto it = slices_.find(name);
-  if (it == slices_.end()) return;
-  for (const pid_t pid : members(it->second->path)) kill(pid, SIGKILL, Sender::kSystemd);
-  it->second->removed = true;
-  slices_.erase(it);
 }
 
 void World::systemctl_stop(const std::string& id) {

@@ -70,6 +70,7 @@ struct Slice {
   mutable unsigned stat_reads = 0;
   bool frozen = false;
   bool removed = false;
+  bool stopping = false;          ///< removed as soon as nobody is left
   supervise::RunKey watcher = 0;  ///< 0: nobody
   std::optional<std::string> note;
   std::optional<WallTime> last_removal;
@@ -95,6 +96,7 @@ class FakeProcesses final : public supervise::Processes {
 
   void catch_up();              ///< reads the command lines that are waited for, and block no more
   std::size_t patience = 1000;  ///< how many processes a survey looks at
+  bool out_of_descriptors = false;
   Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) override;
   std::optional<std::string> why_protected(pid_t pid) const override;
 
@@ -115,6 +117,9 @@ class FakeCgroups final : public supervise::Cgroups {
 
   std::uint64_t parent_ooms = 0;           ///< at the limit of the slice above all runs
   std::function<void(pid_t)> before_move;  ///< e.g. forks
+  /// Before each move, wherever to: the process and the path of its new cgroup.
+  std::function<void(pid_t, const std::string&)> on_move;
+  bool forgets_notes = false;
   std::set<pid_t> immovable;
   bool out_of_descriptors = false;
   int kill_error = 0;             ///< cgroup.kill fails with it
@@ -145,7 +150,13 @@ class FakePlacer final : public supervise::Placer {
   void answer();                      ///< does and answers what was asked so far
   void fail(const std::string& why);  ///< answers with an error, and does nothing; but what is to be stopped is stopped
   void lose();                        ///< the bus has gone: nothing of it is done, and whoever asked is told so
+  void carry_out();                   ///< does what was asked so far, and answers later
+  /// The daemon has gone: what was asked is not answered, and done only where `sent` says that it was on its way.
+  void abandon(const std::function<bool()>& sent);
   std::size_t waiting() const { return waiting_.size(); }
+  bool is_held() const { return held_; }
+  std::function<void(const std::string& unit)> on_stop;  ///< before a unit is stopped for the watchdog
+  bool removes_nothing = false;
 
   /// Every scope that was ordered, oldest first; `process` is not to be followed.
   std::vector<supervise::ScopeOrder> orders;
@@ -172,16 +183,20 @@ class FakePlacer final : public supervise::Placer {
 class RecordingRecorder final : public supervise::Recorder {
  public:
   explicit RecordingRecorder(World& world) : world_(world) {}
-  void record(const supervise::EventRecord& event) override { records.push_back(event); }
-  void begin_run(const supervise::RunRow& row) override { rows.insert_or_assign(row.run_id, row); }
-  void change_run(const supervise::RunRow& row) override { rows.insert_or_assign(row.run_id, row); }
-  void end_run(const std::string& run_id) override { rows.erase(run_id); }
+  void record(const supervise::EventRecord& event) override;
+  void begin_run(const supervise::RunRow& row) override;
+  void change_run(const supervise::RunRow& row) override;
+  void end_run(const std::string& run_id) override;
   void when_kept(std::function<void(const Now&)> kept) override;
   std::optional<std::string> find_problem() const override { return problem; }
   void hold();           ///< from here on nothing comes to the disk …
   void release();        ///< … until here
   void forget_unkept();  ///< the daemon has gone
+  void flush();          ///< what has been recorded so far comes to the disk, nothing after it
+  std::size_t kept() const { return held_ ? kept_records_ : records.size(); }
 
+  /// Sees each record first; false: it is dropped.
+  std::function<bool(supervise::EventRecord&)> tamper;
   std::vector<supervise::EventRecord> records;
   std::map<std::string, supervise::RunRow> rows;  ///< of the live runs
   std::optional<std::string> problem;
@@ -234,12 +249,11 @@ class World {
   Now now() const;
   /// Lets time pass: everything that is due meanwhile happens, and is told, when it is due.
   void advance(Span span);
-  /// Somebody sets the clock on the wall.
-  void set_wall_clock(Span by) { wall_clock_set_ += by; }
   /// Tells all that waits to be told, without time passing.
   void deliver();
   void later(std::function<void()> what) { queue_.push_back(std::move(what)); }
   std::optional<Instant> alarm() const { return alarm_; }
+  void set_wall_clock(Span by) { wall_clock_ += by; }
 
   // ---- processes ----
   pid_t spawn(pid_t parent, const std::string& comm = "job");  ///< inherits cgroup, uid, group and session
@@ -275,12 +289,17 @@ class World {
   /// Somebody has written to the files that hold the limits of the slice.
   void tell_of_limits(Slice& slice);
   void remove_slice(const std::string& name);
+  const std::map<std::string, std::shared_ptr<Slice>>& slices() const { return slices_; }
+  std::vector<std::string> scopes() const;  ///< paths of those that systemd has
   bool losing_notifications = false;
+  Span notification_delay{0};
 
   // ---- systemd, clients ----
   void systemctl_stop(const std::string& id);
   /// systemd forgets a unit, whatever is in its cgroup; of a slice, the limits too.
   void lose_unit(const std::string& unit);
+  /// The same for any unit of a run, its slice included, with the SIGKILL that follows.
+  void stop_unit(const std::string& unit);
   std::unique_ptr<supervise::ProcessHandle> handle(pid_t pid);
   supervise::Caller caller(uid_t uid = kUser) const { return {uid, user_shell, uid == 0}; }
   Answer request_register(const std::string& id, pid_t pid, supervise::Limits limits = {});
@@ -292,6 +311,8 @@ class World {
   /// kill -9 and a new one, which has not looked at anything yet; or the whole machine.
   void restart_daemon(bool by_reboot = false);
   void adopt();  ///< what the new one does first
+  /// Asked before each call into a port that does something; the call is not made if it throws.
+  std::function<void(const char* call)> on_port_call;
 
   // ---- records ----
   std::vector<supervise::EventRecord> records(const std::string& id) const;
@@ -312,9 +333,12 @@ class World {
   FixedIdentity identity;
   pid_t user_shell = 0;          ///< a process of kUser in a login session
   bool refuses_watches = false;  ///< no process can be watched any more
+  bool refuses_to_kill = false;  ///< SIGKILL of the watchdog does nothing
+  pid_t pid_max = 0;             ///< pids are given out anew after it; 0: never
   unsigned wakeups = 0;          ///< of the supervisor by its alarm
   std::vector<Sent> sent;        ///< every signal so far
   std::function<void(const Sent&)> on_signal;
+  std::function<void(pid_t)> on_death;  ///< before it is done
 
  private:
   friend class FakeHandle;
@@ -323,12 +347,26 @@ class World {
   friend class FakeCmdlines;
   friend class FakeCgroups;
   friend class FakePlacer;
+  friend class RecordingRecorder;
   struct Watch {
     supervise::ProcessKey key;
     std::function<void(const Now&)> ended;
   };
 
+  /// What systemd knows of a scope.
+  struct Scope {
+    std::uint64_t number;  ///< of all that were ever made
+    Span stop_timeout{0};
+  };
+
   supervise::Supervisor::Ports ports();
+  void cross(const char* call) const {
+    if (on_port_call) on_port_call(call);
+  }
+  void log_in();
+  void begin_scope(const std::string& path, const supervise::ScopeOrder& order);
+  void stop_scope(const std::string& path);
+  void drop_slice(const Slice& slice);
   void act_on_signals(pid_t pid);
   pid_t adopter_of(const Process& dead) const;
   void on_left(const std::string& cgroup);
@@ -342,14 +380,17 @@ class World {
   const supervise::Policy policy_;
   const supervise::Machine machine_;
   Instant clock_{std::chrono::hours{1}};
-  Span wall_clock_set_ = Span(0);
+  Span wall_clock_ = std::chrono::years{50};  ///< ahead of the other one
   std::optional<Instant> alarm_;
   std::multimap<Instant, std::function<void()>> timed_;
-  std::deque<std::function<void()>> queue_;
+  std::deque<std::function<void()>> queue_;    ///< what the daemon is to be told
+  std::deque<std::function<void()>> at_once_;  ///< … and what happens before it is told
+  unsigned daemons_ = 0;                       ///< before this one
   std::set<supervise::RunKey> notified_;
   std::map<pid_t, Process> processes_;
   std::map<std::string, std::shared_ptr<Slice>> slices_;  ///< by name
-  std::set<std::string> scopes_;                          ///< paths of those that systemd has
+  std::map<std::string, Scope> scopes_;                   ///< those that systemd has, by path
+  std::uint64_t last_scope_ = 0;
   std::map<std::uint64_t, Watch> watches_;
   std::uint64_t last_watch_ = 0;
   std::uint64_t ticks_ = 0;
