@@ -71,7 +71,7 @@ std::string to_string(Fault fault) {
 void PrintTo(Fault fault, std::ostream* out) { *out << to_string(fault); }
 
 int faults_of(Fault fault) {
-  const int usual = fault == Fault::kKill ? chaos_size(20, 300) : chaos_size(5, 50);
+  const int usual = fault == Fault::kKill ? chaos_size(12, 300) : chaos_size(3, 50);
   return static_cast<int>(number_from_environment("AW_CHAOS_FAULTS", usual));
 }
 
