@@ -218,7 +218,8 @@ class AHungDisk : public Tampering {
     frozen_ = true;
   }
   void thaw() {
-    if (std::exchange(frozen_, false)) EXPECT_EQ(run_command({"fsfreeze", "--unfreeze", path("mnt")}).status, 0);
+    if (!std::exchange(frozen_, false)) return;
+    EXPECT_EQ(run_command({"fsfreeze", "--unfreeze", path("mnt")}).status, 0);
   }
 
  private:

@@ -18,7 +18,7 @@ namespace {
 constexpr Span kBackstopEarliness = std::chrono::seconds{1};
 
 /// What is unaccounted for is left alone until the second sweep: it may be just coming or just going.
-constexpr Span kSweepInterval = std::chrono::minutes{1};
+constexpr Span kSweepInterval = std::chrono::seconds{15};
 
 /// Nothing: it is gone, or another has its pid. An error: it can't be known at present.
 Result<std::unique_ptr<ProcessHandle>> open_same(Processes& processes, const ProcessKey& key) {
@@ -112,7 +112,6 @@ void Supervisor::adopt(Before before, const Now& now) {
     chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
                     now);
   }
-  sweep(now);
 }
 
 bool Supervisor::accounts_for(const std::string& slice) const {
@@ -131,11 +130,17 @@ std::set<std::string> Supervisor::find_unaccounted() const {
   return unaccounted;
 }
 
-/// systemd may not have heard that a slice was to go, or somebody has made one by hand.
-void Supervisor::sweep(const Now& now) {
+/// systemd did not answer: it may have done what it was asked for, or not.
+void Supervisor::arm_sweep(const Now& now) {
+  if (std::exchange(sweep_armed_, true)) return;
   (void)wheel_.arm(now.monotonic + kSweepInterval, {0, static_cast<std::uint32_t>(Purpose::kSweep), 0});
   update_alarm();
+}
+
+void Supervisor::sweep(const Now& now) {
+  sweep_armed_ = false;
   const auto unaccounted = find_unaccounted();
+  if (!unaccounted.empty()) arm_sweep(now);
   for (const std::string& slice : std::exchange(unaccounted_, unaccounted)) {
     if (unaccounted.contains(slice)) adopt_slice(slice, std::nullopt, before_, now);
   }
@@ -352,7 +357,9 @@ void Supervisor::remove_when_kept(const std::string& slice) {
   ports_.recorder.when_kept([this, slice](const Now&) {
     AW_FAILPOINT("run.end-durable");
     const auto waiting = leaving_.extract(slice);
-    ports_.placer.request_remove(slice, [](const Result<void>&, const Now&) {});
+    ports_.placer.request_remove(slice, [this](const Result<void>& removed, const Now& now) {
+      if (!removed) arm_sweep(now);
+    });
     for (const auto& place : waiting.mapped()) place();
   });
 }

@@ -141,6 +141,9 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   const RegisterDone done = std::move(waiting_.at(key));
   waiting_.erase(key);
   const bool made = placed || placed.error().code == std::errc::operation_canceled;
+  // Not that it was refused: systemd has not said, and may have done it, or do it yet.
+  const bool unanswered = !placed && (placed.error().code == std::errc::protocol_error ||
+                                      placed.error().code == std::errc::connection_aborted);
   const bool lived = run.leader->alive();
   std::vector<Moved> moved{{run.leader_key, run.origin}};
   AW_FAILPOINT("registration.placed");
@@ -171,13 +174,16 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   const std::string shelter = shelter_unit(run.id, run.run_id);
   run.cgroup.reset();
   happen(run, Happening::kPlaceFailed, now);
+  if (unanswered) arm_sweep(now);
   if (!made) return done(std::move(why), now);
   // Whoever is refused goes on as before. What is removed is empty: a scope that a zombie was put into stays for ever.
   give_back(ports_.cgroups.path_of(slice), std::move(moved), shelter, now,
             [this, slice, done, why = std::move(why)](const Result<void>& empty, const Now& when) {
               if (!empty) return done(Error(why).within("processes are left in " + slice), when);
-              ports_.placer.request_remove(slice,
-                                           [done, why](const Result<void>&, const Now& then) { done(why, then); });
+              ports_.placer.request_remove(slice, [this, done, why](const Result<void>& removed, const Now& then) {
+                if (!removed) arm_sweep(then);
+                done(why, then);
+              });
             });
 }
 

@@ -156,6 +156,7 @@ class Supervisor {
   // adoption.cc
   void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
   void adopt_again(const Now& now);
+  void arm_sweep(const Now& now);
   void sweep(const Now& now);
   bool accounts_for(const std::string& slice) const;
   std::set<std::string> find_unaccounted() const;
@@ -263,6 +264,7 @@ class Supervisor {
   /// Slices that could not be watched at the start, for want of descriptors, and what is needed to try again.
   std::vector<std::pair<std::string, std::optional<RunRow>>> unadopted_;
   Before before_;
+  bool sweep_armed_ = false;
   std::set<std::string> unaccounted_;  ///< slices of no run of ours, at the last sweep
   std::function<void(const Now&)> beat_;
   std::vector<std::unique_ptr<Run>>

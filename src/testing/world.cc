@@ -106,7 +106,7 @@ class FakeRunCgroup final : public RunCgroup {
     found.tasks_max = slice_->tasks_max;
     found.cpu_quota_per_second = slice_->cpu_quota_per_second;
     found.cpu_weight = slice_->cpu_weight;
-    for (const std::string& path : world_.scopes_) {
+    for (const auto& [path, made] : world_.scopes_) {
       if (!is_within(path, slice_->path)) continue;
       const std::string scope = path.substr(path.rfind('/') + 1);
       found.scopes.emplace_back(scope, !slice_->killed_singly.contains(scope));
@@ -114,6 +114,7 @@ class FakeRunCgroup final : public RunCgroup {
     return read(found);
   }
   Result<void> write_limits(const SliceLimits& limits) override {
+    world_.cross("write_limits");
     if (slice_->removed) return gone("the cgroup");
     ++slice_->limit_writes;
     if (world_.cgroups.read_only) return errno_error("memory.high", EROFS);
@@ -122,6 +123,7 @@ class FakeRunCgroup final : public RunCgroup {
     return {};
   }
   Result<void> write_group_oom(const std::string& scope) override {
+    world_.cross("write_group_oom");
     if (slice_->removed) return gone("the cgroup");
     slice_->killed_singly.erase(scope);
     return {};
@@ -833,7 +835,7 @@ void World::systemctl_stop(const std::string& id) {
 }
 
 void World::lose_unit(const std::string& unit) {
-  std::erase_if(scopes_, [&](const std::string& path) { return path.ends_with("/" + unit); });
+  std::erase_if(scopes_, [&](const auto& scope) { return scope.first.ends_with("/" + unit); });
   if (const auto slice = slices_.find(unit); slice != slices_.end()) {
     slice->second->limits = {Bytes::infinite(), Bytes::infinite()};
   }
