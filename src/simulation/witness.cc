@@ -176,11 +176,7 @@ void Witness::on_daemon_gone(bool by_reboot) {
   for (const auto& [name, slice] : world_.slices()) {
     if (const auto note = read_note(*slice)) left_[note->row.run_id] = *note;
   }
-  for (auto& [run_id, run] : runs_) {
-    const bool unknown = !world_.recorder.rows.contains(run_id) && !left_.contains(run_id);
-    if (unknown && (by_reboot || run.taken)) run.forgotten = true;
-    if (by_reboot) run.taken = true;
-  }
+  for (auto& [run_id, run] : runs_) run.taken = run.taken || by_reboot;
 }
 
 void Witness::on_daemon_up() {
@@ -427,7 +423,10 @@ void Witness::check_quiet() {
   check();
   for (const auto& [run_id, run] : runs_) {
     const bool over = has_record(run_id, EventKind::kEnded) || has_record(run_id, EventKind::kUnregistered);
-    if (!over && !run.forgotten) complain("\"" + run.id + "\" (" + run_id + ") has no end on record");
+    // Its note went with its slice, and nothing of it had come to the disk: nobody can know of it.
+    const bool unknown = run.taken && std::none_of(world_.recorder.records.begin(), world_.recorder.records.end(),
+                                                   [&](const EventRecord& record) { return record.run_id == run_id; });
+    if (!over && !unknown) complain("\"" + run.id + "\" (" + run_id + ") has no end on record");
   }
   if (!world_.slices().empty()) complain(world_.slices().begin()->first + " is left over");
   for (const std::string& scope : world_.scopes()) {

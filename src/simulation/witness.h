@@ -36,7 +36,6 @@ struct Known {
   bool killed = false;                ///< by somebody's SIGKILL, or for a limit that is not its own
   bool taken = false;                 ///< its slice was taken away by somebody
   bool told = false;                  ///< the watchdog has sent SIGTERM to all of it
-  bool forgotten = false;             ///< nothing that tells of it has outlived a crash, and nothing could
   std::optional<Instant> over_limit;  ///< since when it has had more memory than allowed, unreclaimable
 };
 

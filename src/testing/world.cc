@@ -271,6 +271,7 @@ supervise::ProcessSurvey FakeProcesses::survey(std::span<const pid_t> pids) cons
   std::vector<pid_t> shown;
   for (const auto& process : largest) shown.push_back(process.pid);
   const auto cmdlines = std::make_shared<const FakeCmdlines>(world_, shown);
+  std::erase_if(asked_, [](const auto& asked) { return asked.expired(); });
   asked_.push_back(cmdlines);
   survey.cmdlines = cmdlines;
   for (auto& process : largest) process.cmdline = survey.cmdlines->find(process.pid).value_or("");
