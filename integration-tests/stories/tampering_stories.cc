@@ -88,7 +88,7 @@ TEST_F(Tampering, SoThatATreeCouldGrowEndsItInTheOrderlyWay) {
 
 TEST_F(Tampering, IsNotWhatSystemdDoesItself) {
   std::vector<Started> runs;
-  runs.push_back(start(How::kLaunched, new_id("reload all"),
+  runs.push_back(start(How::kRegistered, new_id("reload all"),
                        {memory_limit(64),
                         tasks(50),
                         {"CPUQuotaPerSecUSec", {std::uint64_t{250'000}}},

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/service.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include "analysis_watchdog/names.h"
@@ -105,6 +107,13 @@ Result<supervise::EventFilter> parse_filter(const Dict& options) {
     }
   }
   return filter;
+}
+
+/// Of a descriptor that somebody else keeps.
+Result<std::unique_ptr<supervise::ProcessHandle>> adopt_pidfd(supervise::Processes& processes, int pidfd) {
+  const int own = ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
+  if (own < 0) return errno_error("hold the pidfd");
+  return processes.adopt(own);
 }
 
 }  // namespace
@@ -280,7 +289,7 @@ void Service::register_analysis_by_pidfd(Call call) {
   if (!options) return refuse(call, supervise::refuse(Refusal::kInvalidOption, options.error().message));
   const auto held = std::make_shared<UniqueFd>(std::move(*fd));
   do_register(
-      std::move(call), *id, [this, held] { return parts_.processes.adopt(::dup(held->get())); }, *options, false);
+      std::move(call), *id, [this, held] { return adopt_pidfd(parts_.processes, held->get()); }, *options, false);
 }
 
 void Service::manage(Call call, const std::string& id_text,
