@@ -15,6 +15,8 @@ constexpr std::size_t kMaxWaiting = 256;  // Calls of one connection that wait f
 Result<void> Clients::start() {
   known_.clear();
   asked_.clear();
+  unknown_.clear();
+  listed_ = false;
   auto changed = connection_.match(
       "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',interface='org.freedesktop.DBus',"
       "member='NameOwnerChanged'",
@@ -23,12 +25,16 @@ Result<void> Clients::start() {
   changed_ = std::move(*changed);
   connection_.request(connection_.new_call(kBus, kBusPath, kBus, "ListNames"), [this](bus::Reply reply) {
     auto* message = std::get_if<bus::Message>(&reply);
-    if (message == nullptr) return;  // Then they become known as they call.
-    const auto names = message->read_strings();
-    if (!names) return;
-    for (const std::string& name : *names) {
-      if (name.starts_with(':')) ask(name);
+    const auto names = message == nullptr ? std::nullopt : std::optional(message->read_strings());
+    listed_ = true;
+    if (names && *names) {  // Else they become known as they call.
+      for (const std::string& name : **names) {
+        if (!name.starts_with(':') || known_.contains(name)) continue;
+        unknown_.insert(name);
+        ask(name);
+      }
     }
+    settle("");
   });
   return {};
 }
@@ -48,7 +54,18 @@ void Clients::request(const std::string& name, std::function<void(const supervis
   if (waiting.size() < kMaxWaiting) waiting.push_back(std::move(done));
 }
 
+void Clients::settle(const std::string& name) {
+  const bool was_ready = name.empty() ? false : ready();
+  unknown_.erase(name);
+  if (!was_ready && ready() && on_ready_) on_ready_();
+}
+
 void Clients::on_credentials(const std::string& name, bus::Reply reply) {
+  read_credentials(name, std::move(reply));
+  settle(name);
+}
+
+void Clients::read_credentials(const std::string& name, bus::Reply reply) {
   auto waiting = asked_.extract(name);
   auto* message = std::get_if<bus::Message>(&reply);
   if (!waiting || message == nullptr) return;  // It has gone.
@@ -92,6 +109,7 @@ void Clients::on_name_owner_changed(bus::Message signal) {
   if (after->empty()) {
     known_.erase(*name);
     asked_.erase(*name);
+    settle(*name);
   } else {
     ask(*name);
   }

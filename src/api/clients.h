@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,10 @@ class Clients {
   /// Begins to listen, and asks for those who are there already. On a bus that was opened anew nobody is known any
   /// more: it gives the same names to others.
   Result<void> start();
+  /// Whether all who were there when it began are known: who is not can't be told of anything.
+  bool ready() const { return listed_ && unknown_.empty(); }
+  /// Called when that has become so.
+  void on_ready(std::function<void()> told) { on_ready_ = std::move(told); }
 
   /// Calls back with the credentials of `name`, at once if they are known; never if it goes away first.
   void request(const std::string& name, std::function<void(const supervise::Caller&)> done);
@@ -42,7 +47,9 @@ class Clients {
 
  private:
   void ask(const std::string& name);
+  void settle(const std::string& name);
   void on_credentials(const std::string& name, bus::Reply reply);
+  void read_credentials(const std::string& name, bus::Reply reply);
   void on_name_owner_changed(bus::Message signal);
 
   bus::Connection& connection_;
@@ -50,6 +57,9 @@ class Clients {
   bus::Slot changed_;
   std::map<std::string, supervise::Caller> known_;
   std::map<std::string, std::vector<std::function<void(const supervise::Caller&)>>> asked_;
+  bool listed_ = false;
+  std::set<std::string> unknown_;  ///< of those who were there at the start
+  std::function<void()> on_ready_;
 };
 
 }  // namespace aw::api

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "analysis_watchdog/names.h"
 #include "api/encode.h"
@@ -144,6 +145,7 @@ Service::Service(Parts parts, Administrators administrators)
     : parts_(std::move(parts)), clients_(parts_.connection, std::move(administrators)) {}
 
 Result<void> Service::start() {
+  clients_.on_ready([this] { tell_untold(); });
   if (auto started = clients_.start(); !started) return started;
   auto served =
       parts_.connection.serve(names::kManagerPath, [this](const Message& m) { on_call(Message::share(m.raw())); });
@@ -563,9 +565,21 @@ void Service::signal_observers(uid_t uid, const char* path, const char* interfac
 }
 
 void Service::on_event(const supervise::EventRecord& event) {
+  constexpr std::size_t kMostUntold = 10'000;
   on_properties_changed();
   if (event.registered_as.empty() || !event.uid) return;
-  const auto tell = [&](const char* member, const std::function<void(Message&)>& fill) {
+  if (clients_.ready() && untold_.empty()) return tell(event);
+  // We have just come to this bus: what is done at the start would be told to nobody.
+  if (untold_.size() == kMostUntold) untold_.pop_front();
+  untold_.push_back(event);
+}
+
+void Service::tell_untold() {
+  for (const auto& event : std::exchange(untold_, {})) tell(event);
+}
+
+void Service::tell(const supervise::EventRecord& event) {
+  const auto signal = [&](const char* member, const std::function<void(Message&)>& fill) {
     signal_observers(*event.uid, names::kManagerPath, names::kManagerInterface, member, fill);
   };
   const std::string reason = event.reason ? std::string(to_string(*event.reason)) : "";
@@ -573,7 +587,7 @@ void Service::on_event(const supervise::EventRecord& event) {
     case EventKind::kRegistered:
     case EventKind::kAdopted:
       announce_object(event);
-      return tell("AnalysisRegistered", [&](Message& m) {
+      return signal("AnalysisRegistered", [&](Message& m) {
         m.append(event.registered_as);
         m.append(ObjectPath{object_path(AnalysisId::parse(event.registered_as).value())});
       });
@@ -581,15 +595,15 @@ void Service::on_event(const supervise::EventRecord& event) {
       announce_object(event);
       const Run* run = parts_.supervisor.find(AnalysisId::parse(event.registered_as).value());
       const std::uint64_t grace = run == nullptr ? 0 : to_usec(run->limits.grace);
-      return tell("AnalysisEnding", [&](Message& m) { m.append(event.registered_as).append(reason).append(grace); });
+      return signal("AnalysisEnding", [&](Message& m) { m.append(event.registered_as).append(reason).append(grace); });
     }
     case EventKind::kEnded: {
       announce_object(event);
       const Dict record = record::to_dict(event);
-      return tell("AnalysisEnded", [&](Message& m) { m.append(event.registered_as).append(reason).append(record); });
+      return signal("AnalysisEnded", [&](Message& m) { m.append(event.registered_as).append(reason).append(record); });
     }
     case EventKind::kOrphanFound:
-      return tell("OrphanFound", [&](Message& m) {
+      return signal("OrphanFound", [&](Message& m) {
         m.append(event.registered_as).append(static_cast<std::uint32_t>(event.pid.value_or(0))).append(event.comm);
       });
     case EventKind::kUnregistered:

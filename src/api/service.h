@@ -5,6 +5,7 @@
 // served.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <string>
@@ -103,6 +104,8 @@ class Service {
 
   void signal_observers(uid_t uid, const char* path, const char* interface, const char* member,
                         const std::function<void(bus::Message&)>& fill);
+  void tell(const supervise::EventRecord& event);
+  void tell_untold();
   void announce_object(const supervise::EventRecord& event);
   void announce_counts();
 
@@ -111,6 +114,7 @@ class Service {
   bus::Slot served_;
   loop::Source announce_;
   bus::Dict announced_;
+  std::deque<supervise::EventRecord> untold_;  ///< as long as it is not known who is on the bus; the newest of them
 };
 
 /// The object path of an analysis.

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 
 #include "analysis_watchdog/names.h"
 #include "base/descriptor_reserve.h"
@@ -433,7 +434,8 @@ void Daemon::record(const supervise::EventRecord& event) {
   AW_FAILPOINT("daemon.ledger-told");
   journal_.write(event);
   if (stay_ == Stay::kForGood) return service_->on_event(event);
-  spdlog::info("{}", journal::message(event));
+  // Under systemd the journal has it already.
+  if (std::getenv("JOURNAL_STREAM") == nullptr) spdlog::info("{}", journal::message(event));
   if (event.kind == EventKind::kEnded) ++passed_ends_;
 }
 
