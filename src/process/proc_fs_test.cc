@@ -76,7 +76,12 @@ TEST_F(AProcFs, ShowsTheLargestFirstWithWhatItsRecordNeeds) {
     }
   });
   const std::vector<pid_t> pids{small.pid(), large.pid()};
-  for (int i = 0; i < 1000 && processes_.find_stat(large.pid())->cpu_ticks < 5; ++i) ::usleep(10'000);
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto is_large = [&] {
+    const auto stat = processes_.find_stat(large.pid());
+    return stat->cpu_ticks >= 5 && stat->resident_pages * page > 64 << 20;
+  };
+  for (int i = 0; i < 1000 && !is_large(); ++i) ::usleep(10'000);
 
   const auto survey = processes_.survey(pids);
 
