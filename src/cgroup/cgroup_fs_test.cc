@@ -286,7 +286,7 @@ TEST_F(ARunsTreeWithoutWatches, IsWatchedWhenThatIsPossibleAgain) {
 
 TEST_F(ARunsTreeWithoutWatches, MayBeDroppedByWhoIsToldOfIt) {
   drop_ = 7;
-  for (const supervise::RunKey key : {7, 8}) held_.push_back(fs_->open(key, "analysis-job.slice").value());
+  for (const supervise::RunKey key : {7U, 8U}) held_.push_back(fs_->open(key, "analysis-job.slice").value());
   EXPECT_TRUE(iterate_until([&] { return notices_.size() == 2; }));
   const auto told = changed_.size();
   for (int i = 0; i < 5; ++i) (void)loop_.iterate(std::chrono::milliseconds{10});

@@ -425,7 +425,7 @@ void Witness::check_quiet() {
     const bool over = has_record(run_id, EventKind::kEnded) || has_record(run_id, EventKind::kUnregistered);
     // Its note went with its slice, and nothing of it had come to the disk: nobody can know of it.
     const bool unknown = run.taken && std::none_of(world_.recorder.records.begin(), world_.recorder.records.end(),
-                                                   [&](const EventRecord& record) { return record.run_id == run_id; });
+                                                   [&id = run_id](const EventRecord& record) { return record.run_id == id; });
     if (!over && !unknown) complain("\"" + run.id + "\" (" + run_id + ") has no end on record");
   }
   if (!world_.slices().empty()) complain(world_.slices().begin()->first + " is left over");
