@@ -178,7 +178,8 @@ class Many : public Story {
 
   static constexpr int kSlack =
       4;  ///< a file that the ledger has open at the moment, a process that is being looked at
-  const std::string prefix_ = "many-" + std::to_string(::getpid()) + "-";
+  const std::string prefix_ = "many-" + std::to_string(::getpid()) + "-" +
+                              ::testing::UnitTest::GetInstance()->current_test_info()->name() + "-";
   pid_t daemon_ = 0;
   Holdings before_;
   std::vector<std::string> units_before_;

@@ -224,8 +224,9 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   const bool has_more = found && spare_what_it_has(run, *found);
   (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);
   tell_limits(run);
-  begin_watching(run, now);
-  if (note->row.owner && !run.owner) on_owner_ended(key, now);
+  const bool owner_ended = note->row.owner && !run.owner;
+  begin_watching(run, now);  // Drops an owner that can't be watched.
+  if (owner_ended) on_owner_ended(key, now);
   if (!note->cause && has_more) {
     return cause(run, {Reason::kMemory, "unreclaimable memory was above the limit when the watchdog came back"}, now);
   }

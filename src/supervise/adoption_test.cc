@@ -462,6 +462,31 @@ TEST(ANote, IsRefusedWhereItIsNone) {
   EXPECT_TRUE(parse_note(whole + "of_a_later_version=7\n"));
 }
 
+TEST_F(ARestart, DoesNotTakeAnOwnerForDeadThatCannotBeWatched) {
+  world.refuses_watches = true;
+  restart();
+  world.advance(10s);
+
+  EXPECT_TRUE(world.alive(leader));
+  EXPECT_THAT(world.signals_to(leader), ToldNothing());
+}
+
+TEST_F(ARestart, EndsARunWhoseOwnerDiedMeanwhileHoweverOftenItIsKilled) {
+  world.restart_daemon();
+  world.exit(owner);
+  for (int i = 0; i < 3; ++i) {
+    world.advance(1s);
+    world.adopt();
+    world.advance(10ms);
+    world.restart_daemon();
+  }
+  world.advance(1s);
+  world.adopt();
+  world.advance(5s);
+
+  EXPECT_EQ(end_of(), Reason::kOrphaned);
+}
+
 // ---- slices that nobody accounts for ----
 
 TEST_F(ARestart, TakesASliceAwayThatSystemdDidNotHearOf) {
