@@ -145,14 +145,16 @@ Result<void> Daemon::start() {
   if (!sent) return std::move(sent).error();
   sent_ = std::move(*sent);
 
-  for (auto [timer, description, on_due] : {std::tuple{&reconnect_, "connect to the bus", &Daemon::connect},
-                                            {&bus_late_, "the bus is late", &Daemon::on_bus_late},
-                                            {&passed_, "one pass", &Daemon::look_whether_passed}}) {
+  const auto add_timer = [this](loop::Source& timer, const char* description, void (Daemon::*on_due)(const Now&)) {
     auto made =
         loop_.add_timer(loop::Priority::kBus, description, [this, on_due](const Now& now) { (this->*on_due)(now); });
-    if (!made) return std::move(made).error();
-    *timer = std::move(*made);
-  }
+    if (!made) return Result<void>(std::move(made).error());
+    timer = std::move(*made);
+    return Result<void>();
+  };
+  if (auto added = add_timer(reconnect_, "connect to the bus", &Daemon::connect); !added) return added;
+  if (auto added = add_timer(bus_late_, "the bus is late", &Daemon::on_bus_late); !added) return added;
+  if (auto added = add_timer(passed_, "one pass", &Daemon::look_whether_passed); !added) return added;
 
   if (auto opened = open_ledger(); !opened) return opened;
 
