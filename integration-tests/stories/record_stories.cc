@@ -341,13 +341,14 @@ TEST_F(TheInterface, FiltersEvents) {
 
   for (const Dict& event : watchdog.events({{"AnalysisId", {first.id}}}))
     EXPECT_EQ(text(event, "registered_as"), first.id);
-  EXPECT_EQ(watchdog.events({{"AnalysisId", {first.id}}}).size(), 2U);
+  EXPECT_GE(watchdog.events({{"AnalysisId", {first.id}}}).size(), 2U);
   for (const Dict& event : watchdog.events({{"Kind", {std::string("ended")}}})) EXPECT_EQ(text(event, "kind"), "ended");
   for (const Dict& event : watchdog.events({{"Reason", {std::string("requested")}}})) {
     EXPECT_EQ(text(event, "reason"), "requested");
   }
   EXPECT_EQ(watchdog.events({{"Limit", {std::uint32_t{1}}}}).size(), 1U);
-  EXPECT_TRUE(watchdog.events({{"AnalysisId", {first.id}}, {"Since", {between}}}).empty());
+  const Dict ended_since{{"AnalysisId", {first.id}}, {"Kind", {std::string("ended")}}, {"Since", {between}}};
+  EXPECT_TRUE(watchdog.events(ended_since).empty());  // Its zombie may have been reported since.
   EXPECT_FALSE(watchdog.events({{"AnalysisId", {second.id}}, {"Since", {between}}}).empty());
   const auto bad = [&](const Dict& filter) {
     return watchdog.call("ListEvents", [&](bus::Message& m) { m.append(filter); }).error;
