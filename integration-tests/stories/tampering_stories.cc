@@ -95,7 +95,7 @@ TEST_F(Tampering, IsNotWhatSystemdDoesItself) {
                         {"CPUWeight", {std::uint64_t{50}}}},
                        {"stay"}));
   runs.push_back(start(How::kRegistered, new_id("reload odd"),
-                       {memory_limit(63), {"CPUQuotaPerSecUSec", {std::uint64_t{3'333}}}}, {"stay"}));
+                       {memory_limit(63), {"CPUQuotaPerSecUSec", {std::uint64_t{30'000}}}}, {"stay"}));
   runs.push_back(start(How::kLaunched, new_id("reload none"), {{"MemoryLimit", {UINT64_MAX}}}, {"stay"}));
 
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(systemctl({"daemon-reload"}));
