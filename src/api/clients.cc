@@ -55,7 +55,7 @@ void Clients::request(const std::string& name, std::function<void(const supervis
 }
 
 void Clients::settle(const std::string& name) {
-  const bool was_ready = name.empty() ? false : ready();
+  const bool was_ready = !name.empty() && ready();
   unknown_.erase(name);
   if (!was_ready && ready() && on_ready_) on_ready_();
 }

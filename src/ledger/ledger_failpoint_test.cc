@@ -3,7 +3,6 @@
 // The ledger with its failpoints compiled in, whatever the build has: each of them in turn goes wrong, by a crash or by
 // an error that its system call can give, at a dozen of the times that a short life comes by.
 #include <gmock/gmock.h>
-#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include "base/failpoint.h"
 #include "ledger/ledger.h"
 #include "ledger/ledger_reader.h"
+#include "ledger/ledger_waits.h"
 #include "testing/records.h"
 
 namespace aw::ledger {
@@ -65,21 +65,6 @@ std::string name_of(const ::testing::TestParamInfo<Fault>& fault) {
 bool needs_damage(const Point& point) {
   return std::string_view(point.name()) == "ledger.set-aside" ||
          std::string_view(point.name()) == "ledger.was-set-aside";
-}
-
-bool comes_true(Ledger& ledger, const std::function<bool()>& holds) {
-  const auto deadline = std::chrono::steady_clock::now() + 60s;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    pollfd poll{ledger.changed_fd(), POLLIN, 0};
-    (void)::poll(&poll, 1, 100);
-    ledger.take_changed();
-  }
-  return true;
-}
-
-bool becomes_durable(Ledger& ledger) {
-  return comes_true(ledger, [&] { return ledger.waiting() == 0 && ledger.healthy(); });
 }
 
 std::string run_id(int run) { return "run-" + std::to_string(run); }

@@ -17,6 +17,7 @@
 #include <random>
 
 #include "ledger/ledger_reader.h"
+#include "ledger/ledger_waits.h"
 #include "testing/records.h"
 
 namespace aw::ledger {
@@ -38,21 +39,6 @@ using ::testing::SizeIs;
 using ::testing::StartsWith;
 using testing::told;
 
-/// Waits until `holds`, looking again whenever the ledger says that something has changed.
-bool comes_true(Ledger& ledger, const std::function<bool()>& holds) {
-  const auto deadline = std::chrono::steady_clock::now() + 60s;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    pollfd poll{ledger.changed_fd(), POLLIN, 0};
-    (void)::poll(&poll, 1, 100);
-    ledger.take_changed();
-  }
-  return true;
-}
-
-bool becomes_durable(Ledger& ledger) {
-  return comes_true(ledger, [&] { return ledger.waiting() == 0 && ledger.healthy(); });
-}
 bool becomes_unhealthy(Ledger& ledger) {
   return comes_true(ledger, [&] { return !ledger.healthy() && ledger.wait_until_opened(0s); });
 }

@@ -114,19 +114,13 @@ void Supervisor::adopt(Before before, const Now& now) {
   }
 }
 
-bool Supervisor::accounts_for(const std::string& slice) const {
-  const auto has = [&slice](const auto& entry) { return entry.second->slice == slice; };
-  const auto waits = [&slice](const auto& entry) { return entry.first == slice; };
-  return leaving_.contains(slice) || std::any_of(runs_.begin(), runs_.end(), has) ||
-         std::any_of(unadopted_.begin(), unadopted_.end(), waits);
-}
-
 std::set<std::string> Supervisor::find_unaccounted() const {
-  std::set<std::string> unaccounted;
   const auto slices = ports_.cgroups.list_slices();
-  for (const std::string& slice : slices ? *slices : std::vector<std::string>()) {
-    if (!accounts_for(slice)) unaccounted.insert(slice);
-  }
+  if (!slices) return {};
+  std::set<std::string> unaccounted(slices->begin(), slices->end());
+  for (const auto& [key, run] : runs_) unaccounted.erase(run->slice);
+  for (const auto& [slice, waiting] : leaving_) unaccounted.erase(slice);
+  for (const auto& [slice, row] : unadopted_) unaccounted.erase(slice);
   return unaccounted;
 }
 

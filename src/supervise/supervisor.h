@@ -158,7 +158,6 @@ class Supervisor {
   void adopt_again(const Now& now);
   void arm_sweep(const Now& now);
   void sweep(const Now& now);
-  bool accounts_for(const std::string& slice) const;
   std::set<std::string> find_unaccounted() const;
   void adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before, const Now& now);
   std::optional<RunNote> note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
