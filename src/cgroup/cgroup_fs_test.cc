@@ -217,6 +217,8 @@ TEST_F(ARunsTree, CanBeEndedWithoutADescriptorAndNoOtherIsOpened) {
   const auto held = open();
   // UBSan looks at each object once, and needs a pipe for that: what is called is called before, and judged after.
   (void)held->write_tripwire(kGiB);
+  ASSERT_EQ(std::error_code(EMFILE, std::generic_category()), std::errc::too_many_files_open);
+  ASSERT_EQ(std::error_code(EMFILE, std::system_category()), std::errc::too_many_files_open);
   bool tripwire = false, thawed = false, killed = false;
   std::vector<pid_t> processes;
   Result<std::unique_ptr<supervise::RunCgroup>> other = invalid("");

@@ -412,9 +412,10 @@ void FakePlacer::request_limits(const std::string& slice, const SliceLimits& lim
       [this, slice, limits]() -> Result<void> {
         const auto it = world_.slices_.find(slice);
         if (it == world_.slices_.end()) return gone("the unit");
-        it->second->limits = limits;
-        world_.enforce(*it->second, limits);
-        world_.tell_of_limits(*it->second);
+        const std::shared_ptr<Slice> limited = it->second;  // Which goes if the kernel kills its last process.
+        limited->limits = limits;
+        world_.enforce(*limited, limits);
+        world_.tell_of_limits(*limited);
         return {};
       },
       std::move(done));
@@ -761,11 +762,15 @@ void World::enforce(Slice& slice, const supervise::SliceLimits& limits) {
   if (slice.ceiling >= before || slice.stat.unreclaimable() <= slice.ceiling || !populated(slice)) return;
   // memory.max is put below what can't be reclaimed: the kernel kills at once.
   ++slice.events.oom;
-  for (const pid_t pid : members(slice.path)) {
-    ++slice.events.oom_kill;
-    kill(pid, SIGKILL, Sender::kKernel);
-  }
-  notify(slice);
+  oom_kill(slice, slice.path);
+}
+
+/// Tells first: with its last process a slice that is being stopped goes.
+void World::oom_kill(Slice& hit, const std::string& cgroup) {
+  const std::vector<pid_t> killed = members(cgroup);
+  hit.events.oom_kill += killed.size();
+  notify(hit);
+  for (const pid_t pid : killed) kill(pid, SIGKILL, Sender::kKernel);
 }
 
 void World::use_memory(const std::string& id, Bytes anonymous, Bytes page_cache) {
@@ -780,11 +785,7 @@ void World::use_memory(const std::string& id, Bytes anonymous, Bytes page_cache)
 void World::oom_kill(const std::string& id, const std::string& scope, bool own_limit) {
   Slice& hit = slice(id);
   if (own_limit) ++hit.events.oom;
-  for (const pid_t pid : members(hit.path + "/" + scope)) {
-    ++hit.events.oom_kill;
-    kill(pid, SIGKILL, Sender::kKernel);
-  }
-  notify(hit);
+  oom_kill(hit, hit.path + "/" + scope);
 }
 
 void World::restart_daemon(bool by_reboot) {

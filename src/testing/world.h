@@ -372,6 +372,7 @@ class World {
   void on_left(const std::string& cgroup);
   void tell_watcher(std::uint64_t watch);
   void enforce(Slice& slice, const supervise::SliceLimits& limits);
+  void oom_kill(Slice& hit, const std::string& cgroup);
   Slice* find_slice_of(const std::string& cgroup) const;
   bool populated(const Slice& slice) const { return !members(slice.path).empty(); }
   std::string path_of(const std::string& slice) const;
