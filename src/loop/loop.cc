@@ -92,7 +92,7 @@ Result<void> finish(int r, sd_event_source* source, Priority priority, const cha
 
 Result<Loop> Loop::create() {
   sd_event* event = nullptr;
-  if (const int r = sd_event_default(&event); r < 0) return errno_error("event loop", -r);
+  if (const int r = sd_event_new(&event); r < 0) return errno_error("event loop", -r);
   return Loop(event);
 }
 
