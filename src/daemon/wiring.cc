@@ -103,7 +103,8 @@ Daemon::Daemon(loop::Loop loop, config::Settings settings, config::SearchPath se
       stay_(stay),
       ledger_({.path = made_ready(settings_.ledger.path, bus),
                .most_pages = ledger::most_pages_of(settings_.ledger.max_size)}),
-      processes_(loop_) {}
+      processes_(loop_),
+      placements_(lock_file(bus).parent_path() / "placing") {}
 
 Daemon::~Daemon() = default;
 
@@ -339,7 +340,7 @@ Result<void> Daemon::build(const std::string& cgroup) {
   alarm_ = std::move(*alarm);
   supervisor_ = std::make_unique<supervise::Supervisor>(
       supervise::Supervisor::Ports{
-          *cgroups_, processes_, *manager_, *this, identity_,
+          *cgroups_, processes_, *manager_, placements_, *this, identity_,
           [this](std::optional<Instant> due) { loop::Loop::set_timer(alarm_, due.value_or(kNever)); }},
       policy(), this_machine(), loop_.now());
   service_ = std::make_unique<api::Service>(

@@ -12,6 +12,7 @@
 #include "config/settings.h"
 #include "daemon/identity.h"
 #include "daemon/instance_lock.h"
+#include "daemon/placement_files.h"
 #include "journal/journal_writer.h"
 #include "ledger/ledger.h"
 #include "loop/loop.h"
@@ -88,6 +89,7 @@ class Daemon final : private supervise::Recorder {
   journal::JournalWriter journal_;
   ledger::Ledger ledger_;
   process::ProcFs processes_;
+  PlacementFiles placements_;
   std::unique_ptr<bus::Connection> connection_;
   std::unique_ptr<systemd::Manager> manager_;
   std::unique_ptr<cgroup::CgroupFs> cgroups_;

@@ -256,7 +256,7 @@ void History::settle() {
     for (const std::string& id : witness_.ids()) ask_to_end(id);
     pass(seconds{5});
   }
-  pass(seconds{10});  // Zombies are looked for.
+  pass(std::chrono::minutes{11});  // Zombies are looked for, and scopes that a daemon before this one has asked for.
   if (!seen()) witness_.check_quiet();
 }
 

@@ -103,6 +103,7 @@ void Supervisor::adopt(Before before, const Now& now) {
     }
     adopt_slice(slice, std::move(known), before, now);
   }
+  if (awaits_placements(now)) arm_sweep(now);
   const std::vector<RunRow> left = std::move(before.rows);
   before_ = std::move(before);
   for (const RunRow& row : left) {
@@ -121,6 +122,7 @@ std::set<std::string> Supervisor::find_unaccounted() const {
   for (const auto& [key, run] : runs_) unaccounted.erase(run->slice);
   for (const auto& [slice, waiting] : leaving_) unaccounted.erase(slice);
   for (const auto& [slice, row] : unadopted_) unaccounted.erase(slice);
+  for (const std::string& slice : letting_go_) unaccounted.erase(slice);
   return unaccounted;
 }
 
@@ -134,7 +136,7 @@ void Supervisor::arm_sweep(const Now& now) {
 void Supervisor::sweep(const Now& now) {
   sweep_armed_ = false;
   const auto unaccounted = find_unaccounted();
-  if (!unaccounted.empty()) arm_sweep(now);
+  if (awaits_placements(now) || !unaccounted.empty()) arm_sweep(now);
   for (const std::string& slice : std::exchange(unaccounted_, unaccounted)) {
     if (unaccounted.contains(slice)) adopt_slice(slice, std::nullopt, before_, now);
   }
@@ -182,13 +184,31 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     if (!lives) return remove_when_kept(slice);
     note.reset();
   }
+  Known known = Known::kNoted;
   if (!note) {
     if (!lives) return remove_when_kept(slice);  // A registration that came to nothing.
+    known = Known::kAskedFor;
+    note = read_placement(slice);
+  }
+  if (note && known == Known::kAskedFor) {
+    if (const auto mistaken = find_mistaken(note->row.leader, (*cgroup)->path())) {
+      const AnalysisId id = AnalysisId::parse(note->row.registered_as).value();
+      letting_go_.insert(slice);
+      return give_back((*cgroup)->path(), {*mistaken}, shelter_unit(id, note->row.run_id), now,
+                       [this, slice](const Result<void>& empty, const Now& when) {
+                         letting_go_.erase(slice);
+                         if (!empty) return arm_sweep(when);
+                         ports_.placements.remove(slice);
+                         remove_when_kept(slice);
+                       });
+    }
+  }
+  if (!note) {
+    known = Known::kNothing;
     auto made = note_of_stranger(slice, pids ? *pids : std::vector<pid_t>(), before.defaults, now);
     if (!made) return;  // Not ours, or it ended while it was looked at: the next start finds it empty.
     note = std::move(*made);
   }
-  const bool stranger = note->row.registered == now.monotonic;
   auto leader = open_same(ports_.processes, note->row.leader);
   if (!leader) return adopt_later(slice, std::move(row), now);
   if (!lives && note->releasing && *leader && (*leader)->alive()) {
@@ -210,9 +230,21 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   if (!lives) return close(run, *note, now);
 
   run.phase = Phase::kRunning;
-  if (stranger || !before.in_passing) chronicle_.adopted(run, stranger, now);
+  if (known == Known::kAskedFor) {
+    if (std::vector<Moved> moved; run.leader) (void)gather_tree(run, run.leader_key.pid, run.scope, moved);
+  }
+  const bool is_new = known != Known::kNoted;
+  if (is_new || !before.in_passing) chronicle_.adopted(run, known == Known::kNothing, now);
   AW_FAILPOINT("adoption.recorded");
-  if (stranger) remember(run);
+  if (is_new) remember(run);
+  ports_.placements.remove(slice);
+  for (const ProcessKey& asked : note->asked) {
+    const auto mistaken = find_mistaken(asked, run.cgroup->path());
+    const auto where = mistaken ? ports_.processes.find_cgroup(asked.pid) : std::nullopt;
+    if (!where) continue;
+    give_back(*where, {*mistaken}, shelter_unit(id, ports_.identity.new_uuid()), now,
+              [](const Result<void>&, const Now&) {});
+  }
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
   const auto found = run.cgroup->read_limits();
   const bool has_more = found && spare_what_it_has(run, *found);
@@ -324,13 +356,14 @@ void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
   happen(run, Happening::kEmptied, then);
 }
 
-void Supervisor::remember(const Run& run) {
+RunNote Supervisor::note_of(const Run& run) const {
   RunNote note;
   note.row = chronicle_.row_of(run);
   note.comm = run.comm;
   note.cmdline = run.cmdline;
   note.generation = run.generation;
   note.attached = run.attached;
+  note.asked = run.asked;
   note.backstop = run.backstop;
   note.precharged = run.memory.precharged;
   note.highest_unreclaimable = run.memory.highest_unreclaimable;
@@ -340,6 +373,11 @@ void Supervisor::remember(const Run& run) {
   note.escalated = run.escalated;
   note.releasing = run.releasing;
   note.released = run.phase == Phase::kGone;
+  return note;
+}
+
+void Supervisor::remember(const Run& run) {
+  RunNote note = note_of(run);
   if (run.cgroup->write_note(format_note(note))) return;
   // Too long: what is only for people can go, the ledger has it too.
   note.row.limits.labels.clear();

@@ -88,6 +88,8 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
     return done(&run, refuse(Refusal::kNoSuchAnalysis, "no process of it is left"), now);
   }
   run.rehousing = true;
+  run.asked.push_back(first->key());
+  remember(run);
   const bool stays = slice == run.slice;
   const ScopeOrder order{scope, slice, first.get(), runtime_max, run.limits.grace, stays, run.describe()};
   ports_.placer.request_scope(
@@ -96,12 +98,19 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
         const auto it = runs_.find(key);
         if (it == runs_.end()) return done(nullptr, refuse(Refusal::kNoSuchAnalysis, "it ended meanwhile"), when);
         Run& moved = *it->second;
+        forget_asked(moved, first->key());
+        const auto mistaken = find_mistaken(first->key(), ports_.cgroups.path_of(slice) + "/" + scope);
+        if (mistaken) {
+          give_back(ports_.cgroups.path_of(slice) + "/" + scope, {*mistaken},
+                    shelter_unit(moved.id, ports_.identity.new_uuid()), when, [](const Result<void>&, const Now&) {});
+          placed = refuse(Refusal::kNoSuchProcess, "a process of it ended meanwhile");
+        }
         if (moved.releasing) look_at_memory(moved, when);
         // The zombie of what was to be let out: its scope would stay for ever, and the run has ended by itself.
         const bool gone = moved.releasing && !first->alive() && is_empty(moved);
         if (gone || (moved.releasing && (moved.phase != Phase::kRunning || moved.cause))) {
           // The kernel has killed a part of it meanwhile; what systemd has let out must not live on by halves.
-          ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
+          if (!mistaken) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
           placed = refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile");
         } else if (placed) {
           placed = move_all(moved, slice, scope);

@@ -106,6 +106,19 @@ class Cgroups {
   virtual std::vector<Ancestor> read_ancestors() const = 0;
 };
 
+/// The notes (run_note.h) of runs that systemd was asked to place and has not said it did, by slice. systemd may do that
+/// after the daemon has died, and by then the pid that it was given may be another's. They outlive the daemon, not the
+/// boot.
+class Placements {
+ public:
+  virtual ~Placements() = default;
+  /// Where that fails, only a crash before the placement is confirmed makes a difference.
+  virtual void write(const std::string& slice, const std::string& note) = 0;
+  virtual std::optional<std::string> read(const std::string& slice) const = 0;
+  virtual void remove(const std::string& slice) = 0;
+  virtual std::vector<std::string> list() const = 0;  ///< the slices that have one
+};
+
 /// A process held by pidfd: signals go to it and to no other, whoever gets its pid later.
 class ProcessHandle {
  public:

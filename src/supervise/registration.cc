@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/failpoint.h"
 #include "supervise/refusal.h"
+#include "supervise/run_note.h"
 #include "supervise/supervisor.h"
 
 namespace aw::supervise {
@@ -101,19 +102,27 @@ void Supervisor::request_register(Registration registration, const Now& now, Reg
           : run.limits.wall_clock + beyond;
   const ScopeOrder order{run.scope, run.slice, run.leader.get(), runtime_max, run.limits.grace, true, run.describe()};
   run.backstop = add_span(now.monotonic, runtime_max);
+  run.registered_at = now.monotonic;
+  run.registered_real = now.real;
+  run.deadline = add_span(now.monotonic, run.limits.wall_clock);
   by_id_.emplace(run.id, key);
   waiting_.emplace(key, std::move(done));
-  const SliceLimits limits = slice_limits(run);
-  run.limit_watch.in_force = limits;
+  run.limit_watch.in_force = slice_limits(run);
   runs_.emplace(key, std::move(*admitted));
-  const auto place = [this, key, order, limits] {
-    ports_.placer.request_place(
-        order, limits, [this, key](Result<void> placed, const Now& when) { on_placed(key, std::move(placed), when); });
-  };
+  const auto place = [this, key, order] { request_place(*runs_.at(key), order); };
   // A run of this id that has just ended keeps its slice until its end is on the disk.
   const auto leaving = leaving_.find(order.slice);
   if (leaving == leaving_.end()) return place();
   leaving->second.emplace_back(place);
+}
+
+void Supervisor::request_place(const Run& run, const ScopeOrder& order) {
+  ports_.placements.write(run.slice, format_note(note_of(run)));
+  AW_FAILPOINT("registration.noted");
+  ports_.placer.request_place(
+      order, *run.limit_watch.in_force,
+      [this, key = run.key](Result<void> placed, const Now& when) { on_placed(key, std::move(placed), when); });
+  AW_FAILPOINT("registration.asked");
 }
 
 Bytes Supervisor::read_precharge(const Run& run) const {
@@ -154,6 +163,7 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
     follow_ancestors(now);
     if (first) overrun_.reset();  // Long before this run, for all we know.
     happen(run, Happening::kPlaced, now);
+    ports_.placements.remove(run.slice);
     AW_FAILPOINT("registration.recorded");
     return done(key, now);
   }
@@ -172,9 +182,11 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   }
   const std::string slice = run.slice;
   const std::string shelter = shelter_unit(run.id, run.run_id);
+  if (auto mistaken = find_mistaken(run.leader_key, ports_.cgroups.path_of(slice))) moved = {std::move(*mistaken)};
   run.cgroup.reset();
   happen(run, Happening::kPlaceFailed, now);
   if (unanswered) arm_sweep(now);
+  if (!unanswered) ports_.placements.remove(slice);
   if (!made) return done(std::move(why), now);
   // Whoever is refused goes on as before. What is removed is empty: a scope that a zombie was put into stays for ever.
   give_back(ports_.cgroups.path_of(slice), std::move(moved), shelter, now,
@@ -318,16 +330,22 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
   const std::string origin = ports_.processes.find_cgroup(stat->pid).value_or("");
   const ScopeOrder order{
       scope, run->slice, held.get(), left, run->limits.grace, true, "Analysis " + run->id.text() + " (attached)"};
+  run->asked.push_back(held->key());
+  remember(*run);
   ports_.placer.request_scope(order, [=, this, done = std::move(done)](Result<void> placed, const Now& when) {
     finished_.clear();
     std::vector<Moved> moved{{held->key(), origin}};
     const auto it = runs_.find(key);
-    if (it != runs_.end()) --it->second->attaching;
+    if (it != runs_.end()) {
+      --it->second->attaching;
+      forget_asked(*it->second, held->key());
+    }
     auto attached = it == runs_.end() ? refuse(Refusal::kNoSuchAnalysis, "the analysis ended meanwhile")
                                       : finish_attach(*it->second, *held, scope, std::move(placed), moved);
     if (attached) {
       done({}, when);
     } else {
+      if (auto mistaken = find_mistaken(held->key(), inside)) moved = {std::move(*mistaken)};
       give_back(inside, std::move(moved), shelter, when,
                 [this, scope, done, why = std::move(attached).error()](const Result<void>& empty, const Now& then) {
                   if (empty) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});

@@ -203,6 +203,7 @@ void visit(Note& note, NoteCause& cause, F&& f) {
 
 constexpr std::string_view kLabel = "label ";
 constexpr std::string_view kAttached = "attached";
+constexpr std::string_view kAsked = "asked";
 
 }  // namespace
 
@@ -220,6 +221,7 @@ std::string format_note(const RunNote& note) {
     }
   });
   for (const ProcessKey& key : note.attached) add(kAttached, write(key));
+  for (const ProcessKey& key : note.asked) add(kAsked, write(key));
   for (const auto& [name, value] : note.row.limits.labels) add(std::string(kLabel) + escape(name), escape(value));
   return text;
 }
@@ -239,6 +241,8 @@ Result<RunNote> parse_note(std::string_view text) {
       ok = ok && key && read(value, note.row.limits.labels[*key]);
     } else if (name == kAttached) {
       ok = ok && read(value, note.attached.emplace_back());
+    } else if (name == kAsked) {
+      ok = ok && read(value, note.asked.emplace_back());
     } else {
       visit(note, cause, [&]<class T>(std::string_view known, T& field) {
         if (known == name) ok = ok && read(value, field);

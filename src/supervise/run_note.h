@@ -19,6 +19,7 @@ struct RunNote {
   std::string cmdline;
   unsigned generation = 1;           ///< of its scopes
   std::vector<ProcessKey> attached;  ///< besides the leader
+  std::vector<ProcessKey> asked;     ///< that systemd was to move into a further scope, by pid
   Instant backstop = kNever;
   Bytes precharged;
   Bytes highest_unreclaimable;

@@ -52,6 +52,7 @@ class Supervisor {
     Cgroups& cgroups;
     Processes& processes;
     Placer& placer;
+    Placements& placements;
     Recorder& recorder;
     Identity& identity;
     /// Told when the next timer is due, each time that changes; nothing: no timer is armed.
@@ -148,12 +149,25 @@ class Supervisor {
                              std::vector<Moved>& moved);
   std::optional<pid_t> put_back_all(const std::string& cgroup, const std::vector<Moved>& moved);
   Bytes read_precharge(const Run& run) const;
+  void request_place(const Run& run, const ScopeOrder& order);
   Result<void> refuse_registered(const ProcessHandle& process) const;
   void begin_watching(Run& run, const Now& now);
   void watch_owner(Run& run);
   const Run* find_home(const std::string& cgroup) const;
 
+  // mistaken.cc
+  std::optional<Moved> find_mistaken(const ProcessKey& asked, const std::string& cgroup) const;
+  void forget_asked(Run& run, const ProcessKey& process);
+
   // adoption.cc
+  /// What there was to know a slice by.
+  enum class Known {
+    kNoted,     ///< its note, or the ledger's row
+    kAskedFor,  ///< that systemd was asked to place it
+    kNothing
+  };
+  std::optional<RunNote> read_placement(const std::string& slice) const;
+  bool awaits_placements(const Now& now);
   void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
   void adopt_again(const Now& now);
   void arm_sweep(const Now& now);
@@ -165,6 +179,7 @@ class Supervisor {
   void restore(Run& run, const RunNote& note);
   void finish(Run& run, const RunNote& note, const Now& now);
   void close(Run& run, const RunNote& note, const Now& now);
+  RunNote note_of(const Run& run) const;
   void remember(const Run& run);
   void remove_when_kept(const std::string& slice);
 
@@ -264,6 +279,7 @@ class Supervisor {
   std::vector<std::pair<std::string, std::optional<RunRow>>> unadopted_;
   Before before_;
   bool sweep_armed_ = false;
+  std::set<std::string> letting_go_;   ///< slices in which nobody is but who was mistaken for another
   std::set<std::string> unaccounted_;  ///< slices of no run of ours, at the last sweep
   std::function<void(const Now&)> beat_;
   std::vector<std::unique_ptr<Run>>

@@ -367,7 +367,8 @@ void FakePlacer::lose() {
 
 Result<void> FakePlacer::start_scope(const ScopeOrder& order, ProcessKey process) {
   Process* found = world_.find_process(process.pid);
-  if (found == nullptr || key_of(found->stat) != process) return gone("the process", std::errc::no_such_process);
+  if (found == nullptr || (!by_pid && key_of(found->stat) != process))
+    return gone("the process", std::errc::no_such_process);
   const std::string path = world_.path_of(order.slice) + "/" + order.scope;
   world_.begin_scope(path, order);
   if (!found->alive()) return {};  // Accepted: the scope is made, and stays empty (measured).
@@ -459,10 +460,37 @@ void FakePlacer::carry_out() {
   }
 }
 
+std::function<void()> FakePlacer::take() {
+  return [asked = std::exchange(waiting_, {})] {
+    for (const Asked& one : asked) (void)one.deed();
+  };
+}
+
 void FakePlacer::abandon(const std::function<bool()>& sent) {
   for (auto asked = std::exchange(waiting_, {}); const auto& one : asked) {
     if (sent()) (void)one.deed();  // Nobody is there to hear how it went.
   }
+}
+
+void FakePlacements::write(const std::string& slice, const std::string& note) {
+  world_.cross("write_placement");
+  notes_[slice] = note;
+}
+
+std::optional<std::string> FakePlacements::read(const std::string& slice) const {
+  const auto found = notes_.find(slice);
+  return found == notes_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void FakePlacements::remove(const std::string& slice) {
+  world_.cross("remove_placement");
+  notes_.erase(slice);
+}
+
+std::vector<std::string> FakePlacements::list() const {
+  std::vector<std::string> slices;
+  for (const auto& [slice, note] : notes_) slices.push_back(slice);
+  return slices;
 }
 
 void RecordingRecorder::record(const supervise::EventRecord& event) {
@@ -612,6 +640,14 @@ pid_t World::spawn(pid_t parent, const std::string& comm) {
   child.cmdline = "/usr/bin/" + comm;
   processes_[child.stat.pid] = child;
   return child.stat.pid;
+}
+
+void World::spawn_again(pid_t used, pid_t parent, const std::string& comm) {
+  AW_ASSERT(find_process(used) == nullptr);
+  const pid_t last = std::exchange(last_pid_, used - 1);
+  const pid_t pid = spawn(parent, comm);
+  AW_ASSERT(pid == used);
+  last_pid_ = last;
 }
 
 void World::setsid(pid_t pid) { process(pid).stat.session = process(pid).stat.process_group = pid; }
@@ -801,6 +837,7 @@ void World::restart_daemon(bool by_reboot) {
   recorder.forget_unkept();
   if (by_reboot) {
     identity.boot_anew();
+    placements.notes_.clear();
     slices_.clear();
     scopes_.clear();
     timed_.clear();
@@ -822,7 +859,8 @@ void World::adopt() {
 }
 
 supervise::Supervisor::Ports World::ports() {
-  return {cgroups, processes, placer, recorder, identity, [this](std::optional<Instant> due) { alarm_ = due; }};
+  return {
+      cgroups, processes, placer, placements, recorder, identity, [this](std::optional<Instant> due) { alarm_ = due; }};
 }
 
 void World::oom_kill_at_parent(const std::string& id) {

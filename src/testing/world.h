@@ -130,6 +130,21 @@ class FakeCgroups final : public supervise::Cgroups {
   World& world_;
 };
 
+/// They outlive the daemon, and go with the boot.
+class FakePlacements final : public supervise::Placements {
+ public:
+  explicit FakePlacements(World& world) : world_(world) {}
+  void write(const std::string& slice, const std::string& note) override;
+  std::optional<std::string> read(const std::string& slice) const override;
+  void remove(const std::string& slice) override;
+  std::vector<std::string> list() const override;
+
+ private:
+  friend class World;
+  World& world_;
+  std::map<std::string, std::string> notes_;
+};
+
 class FakePlacer final : public supervise::Placer {
  public:
   explicit FakePlacer(World& world) : world_(world) {}
@@ -151,11 +166,14 @@ class FakePlacer final : public supervise::Placer {
   void fail(const std::string& why);  ///< answers with an error, and does nothing; but what is to be stopped is stopped
   void lose();                        ///< the bus has gone: nothing of it is done, and whoever asked is told so
   void carry_out();                   ///< does what was asked so far, and answers later
+  /// What was asked so far, to be done whenever the function is called: nobody is there any more to hear of it.
+  std::function<void()> take();
   /// The daemon has gone: what was asked is not answered, and done only where `sent` says that it was on its way.
   void abandon(const std::function<bool()>& sent);
   std::size_t waiting() const { return waiting_.size(); }
   bool is_held() const { return held_; }
   std::function<void(const std::string& unit)> on_stop;  ///< before a unit is stopped for the watchdog
+  bool by_pid = false;  ///< systemd before version 254: it moves whoever has the pid by then
   bool removes_nothing = false;
 
   /// Every scope that was ordered, oldest first; `process` is not to be followed.
@@ -257,6 +275,8 @@ class World {
 
   // ---- processes ----
   pid_t spawn(pid_t parent, const std::string& comm = "job");  ///< inherits cgroup, uid, group and session
+  /// … with a pid that was another's, who is gone.
+  void spawn_again(pid_t used, pid_t parent, const std::string& comm);
   void setsid(pid_t pid);
   void exit(pid_t pid, int code = 0) { die(pid, code << 8); }
   void die(pid_t pid, int wait_status);
@@ -329,6 +349,7 @@ class World {
   FakeProcesses processes{*this};
   FakeCgroups cgroups{*this};
   FakePlacer placer{*this};
+  FakePlacements placements{*this};
   RecordingRecorder recorder{*this};
   FixedIdentity identity;
   pid_t user_shell = 0;          ///< a process of kUser in a login session
@@ -347,6 +368,7 @@ class World {
   friend class FakeCmdlines;
   friend class FakeCgroups;
   friend class FakePlacer;
+  friend class FakePlacements;
   friend class RecordingRecorder;
   struct Watch {
     supervise::ProcessKey key;

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+
+#include "supervise/ports.h"
+
+namespace aw::daemon {
+
+/// A file for each, in a directory of the runtime file system, which no disk is behind: written and removed on the
+/// loop.
+class PlacementFiles final : public supervise::Placements {
+ public:
+  /// The directory is made when it is first needed, for its owner only: a note has a command line and labels in it.
+  explicit PlacementFiles(std::filesystem::path directory) : directory_(std::move(directory)) {}
+
+  void write(const std::string& slice, const std::string& note) override;
+  std::optional<std::string> read(const std::string& slice) const override;
+  void remove(const std::string& slice) override;
+  std::vector<std::string> list() const override;
+
+ private:
+  std::filesystem::path directory_;
+};
+
+}  // namespace aw::daemon
