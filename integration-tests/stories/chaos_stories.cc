@@ -48,6 +48,13 @@ constexpr Span kRestartMargin = 25s;
 long uniform(Rng& rng, long from, long to) { return std::uniform_int_distribution<long>(from, to)(rng); }
 Span ms(long count) { return std::chrono::milliseconds(count); }
 
+/// What is the same for all runs in what was said about this one.
+std::string without(std::string said, const std::string& id) {
+  said = said.substr(0, said.find('\n'));
+  for (std::size_t at = 0; (at = said.find(id)) != std::string::npos;) said.replace(at, id.size(), "ID");
+  return said.substr(0, 100);
+}
+
 // ---- The faults ----
 
 enum class Fault { kKill, kReexec, kReload, kBus, kRestart };
@@ -396,6 +403,9 @@ class Lane {
       ADD_FAILURE() << attempt.run.id << ": the launcher waits for ever";
     } else if (ran) {
       check_status(attempt, *status);
+    } else if (*status == 124 && attempt.run.at_least > Span(0)) {
+      attempt.run.answer = Answer::kYes;
+      book_.count("launchers whose time was over before their command ran");
     } else {
       check_refusal(attempt, *status, read_file("/proc/self/fd/" + std::to_string(err.get())));
     }
@@ -435,7 +445,7 @@ class Lane {
 
   void check_refusal(const Attempt& attempt, int status, const std::string& said) {
     EXPECT_EQ(status, 125) << attempt.run.id << ": its command was not run: " << said;
-    book_.count("launchers that were refused");
+    book_.count("launchers that were refused: " + without(said, attempt.run.id));
     const bool daemon_away =
         said.find("is not running") != std::string::npos || said.find("does not answer") != std::string::npos;
     EXPECT_TRUE(daemon_away || manager_or_bus_away()) << attempt.run.id << ": " << said;
@@ -470,7 +480,7 @@ class Lane {
       (void)!::write(outside.get(), "!", 1);
       meddle(attempt, nullptr, "");
     } else {
-      book_.count("registrations that were refused");
+      book_.count("registrations that were refused: " + without(registered.message, attempt.run.id));
       EXPECT_TRUE(lost(registered)) << attempt.run.id << ": " << registered.error << ": " << registered.message;
       // It may be watched all the same. It was never let through its gate.
       leader.signal(SIGKILL);
@@ -524,15 +534,17 @@ class Lane {
   /// As somebody who means it: asks again where the answer was lost.
   void request_end(const std::string& id) {
     const Instant patience = monotonic_now() + kLongEnough - 20s;
+    std::map<std::string, int> answers;
     while (monotonic_now() < patience) {
       const Outcome told = ask([&] { return client_.kill(id); });
       if (told.ok()) return watcher_.expect_gone(id, monotonic_now() + kGrace);
       if (processes_in(slice_folder(id)).empty()) return;  // The one whose answer was lost has worked.
       EXPECT_TRUE(lost(told) || told.error == names::error::kNoSuchAnalysis)
           << id << ": " << told.error << ": " << told.message;
+      ++answers[told.error + ": " + told.message];
       std::this_thread::sleep_for(200ms);
     }
-    ADD_FAILURE() << id << ": nobody took the request to end it";
+    ADD_FAILURE() << id << ": nobody took the request to end it: " << ::testing::PrintToString(answers);
   }
 
   void extend(Attempt& attempt) {
