@@ -27,8 +27,20 @@ constexpr Span kPatience = std::chrono::minutes{2};
 /// A unit of the same name that is on its way out is gone after its stop job and one more turn of PID 1's loop.
 constexpr int kRetries = 50;
 constexpr Span kRetryPause = std::chrono::milliseconds{20};
+/// A daemon-reexec takes PID 1 off the bus, and what was asked meanwhile or a moment before goes unanswered, done or
+/// not: it is asked again. Less than the 25 s that a caller has patience for by default.
+constexpr Span kComesBack = std::chrono::seconds{20};
+constexpr Span kLostPause = std::chrono::milliseconds{200};
+/// A job that has taken so long may be one whose end was told while PID 1 was off the bus.
+constexpr Span kJobPause = std::chrono::seconds{5};
 /// A daemon-reload unloads every unit and loads it again.
 constexpr Span kReloadPause = std::chrono::seconds{1};
+
+bool is_away(const RemoteError& error) {
+  return error.name == "org.freedesktop.DBus.Error.NoReply" ||
+         error.name == "org.freedesktop.DBus.Error.ServiceUnknown" ||
+         error.name == "org.freedesktop.DBus.Error.NameHasNoOwner";
+}
 
 Error failure(const std::string& what, const RemoteError& error) {
   return {std::make_error_code(std::errc::protocol_error), what + ": " + error.message + " (" + error.name + ")"};
@@ -89,7 +101,9 @@ struct Manager::Start {
   std::optional<SliceLimits> slice_limits;  ///< with them the slice is made, too
   Done done;
   int retries = 0;
-  bool by_pidfd = false;  ///< the last call named its process so
+  bool by_pidfd = false;             ///< the last call named its process so
+  std::optional<Instant> sent = {};  ///< the first time
+  bool lost = false;                 ///< a call went unanswered, and may have been heard
 };
 
 Manager::Manager(bus::Connection& connection, loop::Loop& loop, OnJob on_job, OnUnitRemoved on_unit_removed)
@@ -143,8 +157,8 @@ void Manager::request_start(std::function<void(Result<std::string>)> done) {
 void Manager::on_lost() {
   matches_.clear();
   early_results_.clear();
-  for (auto& [job, done] : std::exchange(jobs_, {})) {
-    done(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"}, loop_.now());
+  for (auto& [path, job] : std::exchange(jobs_, {})) {
+    job.done(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"}, loop_.now());
   }
 }
 
@@ -177,13 +191,15 @@ void Manager::start_unit(StartPtr start) {
 void Manager::send_start(const StartPtr& start) {
   if (!start->scope.process->alive()) {
     // Its pid may be another's by now, and PID 1 would move that one.
-    return start->done(Error{std::make_error_code(std::errc::no_such_process), "the process has ended"}, loop_.now());
+    const auto code = start->lost ? std::errc::protocol_error : std::errc::no_such_process;
+    return start->done(Error{std::make_error_code(code), "the process has ended"}, loop_.now());
   }
   AW_FAILPOINT("systemd.start-unit");
   auto call = connection_.new_call(kDestination, kPath, kManager, "StartTransientUnit");
   call.append(start->scope.scope).append("fail");
   call.open('a', "(sv)");
   start->by_pidfd = use_pidfds_;
+  if (!start->sent) start->sent = loop_.now().monotonic;
   add_scope(call, start->scope, start->by_pidfd);
   call.close();
   call.open('a', "(sa(sv))");
@@ -208,13 +224,18 @@ void Manager::on_start_reply(const StartPtr& start, Reply reply) {
     // What is left of an earlier run's units goes away by itself: try again in a moment.
     const bool exists = error->name == "org.freedesktop.systemd1.UnitExists" ||
                         error->name == "org.freedesktop.systemd1.TransactionIsDestructive";
-    if (exists && start->retries < kRetries) return retry_later(start);
+    if (exists && start->lost && may_still_come(*start)) return ask_about_started(start);
+    if (exists && !start->lost && start->retries < kRetries) return retry_later(start, kRetryPause);
+    if (is_away(*error) && may_still_come(*start)) {
+      start->lost = true;
+      return retry_later(start, kLostPause);
+    }
     if (start->by_pidfd && error->name == "org.freedesktop.DBus.Error.PropertyReadOnly") {
       use_pidfds_ = false;  // Others may be on their way by pidfd as well, and come here too.
       return send_start(start);
     }
     Error why = failure("StartTransientUnit", *error);
-    if (exists) why.code = std::make_error_code(std::errc::file_exists);
+    if (exists && !start->lost) why.code = std::make_error_code(std::errc::file_exists);
     return start->done(std::move(why), loop_.now());
   }
   auto path = std::get<Message>(reply).read_path();
@@ -222,7 +243,29 @@ void Manager::on_start_reply(const StartPtr& start, Reply reply) {
   wait_for_job(*path, start->done);
 }
 
-void Manager::retry_later(const StartPtr& start) {
+bool Manager::may_still_come(const Start& start) const { return loop_.now().monotonic - *start.sent < kComesBack; }
+
+/// Its units are there: by the call that went unanswered. Whether the process is in them, whoever asked will see.
+void Manager::ask_about_started(const StartPtr& start) {
+  auto call = connection_.new_call(kDestination, kPath, kManager, "GetUnit");
+  call.append(start->scope.scope);
+  connection_.request(std::move(call), [this, start](Reply reply) {
+    auto* answer = std::get_if<Message>(&reply);
+    const auto path = answer == nullptr ? Result<std::string>(invalid("not there yet")) : answer->read_path();
+    if (!path) return retry_later(start, kLostPause);
+    auto get = connection_.new_call(kDestination, path->c_str(), "org.freedesktop.DBus.Properties", "Get");
+    get.append("org.freedesktop.systemd1.Unit").append("ActiveState");
+    connection_.request(std::move(get), [this, start](Reply state) {
+      auto* message = std::get_if<Message>(&state);
+      const auto value = message == nullptr ? Result<bus::Value>(invalid("")) : message->read_variant();
+      const auto* text = value ? value->get_if<std::string>() : nullptr;
+      if (text == nullptr || *text != "active") return retry_later(start, kLostPause);
+      start->done({}, loop_.now());
+    });
+  });
+}
+
+void Manager::retry_later(const StartPtr& start, Span pause) {
   ++start->retries;
   auto source = std::make_shared<loop::Source>();
   auto timer = loop_.add_timer(loop::Priority::kBus, "retry of a unit's start", [this, start, source](const Now&) {
@@ -232,7 +275,7 @@ void Manager::retry_later(const StartPtr& start) {
   });
   if (!timer) return start->done(std::move(timer).error(), loop_.now());
   *source = std::move(*timer);
-  loop::Loop::set_timer(*source, loop_.now().monotonic + kRetryPause);
+  loop::Loop::set_timer(*source, loop_.now().monotonic + pause);
 }
 
 // ---- changing and stopping ----
@@ -316,7 +359,8 @@ void Manager::on_job_removed(Message signal) {
 }
 
 void Manager::wait_for_job(const std::string& job, Done done) {
-  jobs_.emplace(job, std::move(done));
+  jobs_.emplace(job, Job{std::move(done), loop_.now().monotonic});
+  if (jobs_.size() == 1) ask_about_jobs();
   if (const auto early = early_results_.find(job); early != early_results_.end()) {
     const std::string result = early->second;
     finish_waiting(job, result);
@@ -328,10 +372,33 @@ void Manager::finish_waiting(const std::string& job, const std::string& result) 
   auto waiting = jobs_.extract(job);
   early_results_.erase(job);
   if (!waiting) return;
-  if (result == "done") return waiting.mapped()({}, loop_.now());
-  waiting.mapped()(
+  if (result == "done") return waiting.mapped().done({}, loop_.now());
+  waiting.mapped().done(
       Error{std::make_error_code(std::errc::operation_canceled), "systemd's job ended as \"" + result + "\""},
       loop_.now());
+}
+
+void Manager::ask_about_jobs() {
+  const Instant now = loop_.now().monotonic;
+  for (auto& [path, job] : jobs_) {
+    if (job.asked_about || now - job.since < kJobPause) continue;
+    job.asked_about = true;
+    auto call = connection_.new_call(kDestination, path.c_str(), "org.freedesktop.DBus.Properties", "Get");
+    call.append("org.freedesktop.systemd1.Job").append("State");
+    connection_.request(std::move(call), [this, path = path](const Reply& reply) {
+      const auto* error = std::get_if<RemoteError>(&reply);
+      if (const auto it = jobs_.find(path); it != jobs_.end()) it->second.asked_about = false;
+      // Over, and how, nobody tells any more: whoever asked for it looks at what has become of it.
+      if (error != nullptr && error->name == "org.freedesktop.DBus.Error.UnknownObject") finish_waiting(path, "done");
+    });
+  }
+  if (jobs_.empty()) return;
+  if (!ask_about_jobs_) {
+    auto timer = loop_.add_timer(loop::Priority::kBus, "jobs of systemd", [this](const Now&) { ask_about_jobs(); });
+    if (!timer) return;  // Asked with the next job, then.
+    ask_about_jobs_ = std::move(*timer);
+  }
+  loop::Loop::set_timer(ask_about_jobs_, now + kJobPause);
 }
 
 void Manager::on_job_new(Message signal) {

@@ -57,7 +57,9 @@ class Manager final : public supervise::Placer {
   void start_unit(StartPtr start);
   void send_start(const StartPtr& start);
   void on_start_reply(const StartPtr& start, bus::Reply reply);
-  void retry_later(const StartPtr& start);
+  void retry_later(const StartPtr& start, Span pause);
+  bool may_still_come(const Start& start) const;
+  void ask_about_started(const StartPtr& start);
   void request_job(const char* method, const std::string& unit, supervise::Done done);
   void on_job_removed(bus::Message signal);
   void on_job_new(bus::Message signal);
@@ -68,13 +70,20 @@ class Manager final : public supervise::Placer {
   /// Finishes `done` when the job has, at once if it was faster than the reply that named it.
   void wait_for_job(const std::string& job, supervise::Done done);
   void finish_waiting(const std::string& job, const std::string& result);
+  void ask_about_jobs();
 
   bus::Connection& connection_;
   loop::Loop& loop_;
   OnJob on_job_;
   OnUnitRemoved on_unit_removed_;
   std::vector<bus::Slot> matches_;
-  std::unordered_map<std::string, supervise::Done> jobs_;       ///< by job path
+  struct Job {
+    supervise::Done done;
+    Instant since;
+    bool asked_about = false;
+  };
+  std::unordered_map<std::string, Job> jobs_;                   ///< by job path
+  loop::Source ask_about_jobs_;                                 ///< when it is asked whether they are there still
   unsigned jobs_asked_about_ = 0;                               ///< jobs of others whose type is not known yet
   bool use_pidfds_ = true;                                      ///< systemd before 254 knows only pids
   std::unordered_map<std::string, std::string> early_results_;  ///< of jobs whose reply we have not read yet
