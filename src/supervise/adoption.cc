@@ -107,6 +107,10 @@ void Supervisor::adopt(Before before, const Now& now) {
   before_ = std::move(before);
   for (const RunRow& row : left) {
     chronicle_.pass_over(row.run_id, before_.is_recorded);
+    if (chronicle_.has_ended(row.run_id)) {  // Or was let go. Only the row was left.
+      ports_.recorder.end_run(row.run_id);
+      continue;
+    }
     const bool rebooted = row.boot_id != ports_.identity.boot_id();
     AW_FAILPOINT("adoption.lost");
     chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
@@ -155,8 +159,10 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   const RunKey key = ++last_key_;
   auto cgroup = ports_.cgroups.open(key, slice);
   if (!cgroup && says_gone(cgroup.error())) {
-    if (row) chronicle_.lost(*row, "its cgroup went when the watchdog came back", now);
-    return;
+    if (!row) return;
+    chronicle_.pass_over(row->run_id, before.is_recorded);
+    if (chronicle_.has_ended(row->run_id)) return ports_.recorder.end_run(row->run_id);
+    return chronicle_.lost(*row, "its cgroup went when the watchdog came back", now);
   }
   if (!cgroup) return adopt_later(slice, std::move(row), now);
   AW_FAILPOINT("adoption.opened");
@@ -170,8 +176,13 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   }
   if (note && row && row->run_id != note->row.run_id) {
     chronicle_.pass_over(row->run_id, before.is_recorded);
-    chronicle_.lost(*row, "another run has its cgroup", now);
+    if (chronicle_.has_ended(row->run_id)) {
+      ports_.recorder.end_run(row->run_id);
+    } else {
+      chronicle_.lost(*row, "another run has its cgroup", now);
+    }
   }
+  const bool has_note = note.has_value();
   if (!note && row) note = note_of_row(*row, kBackstopMargin);
 
   if (note) chronicle_.pass_over(note->row.run_id, before.is_recorded);
@@ -182,16 +193,19 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     if (!lives) return remove_when_kept(slice);
     note.reset();
   }
-  if (!note) {
+  const bool stranger = !note;
+  if (stranger) {
     if (!lives) return remove_when_kept(slice);  // A registration that came to nothing.
     auto made = note_of_stranger(slice, pids ? *pids : std::vector<pid_t>(), before.defaults, now);
     if (!made) return;  // Not ours, or it ended while it was looked at: the next start finds it empty.
     note = std::move(*made);
   }
-  const bool stranger = note->row.registered == now.monotonic;
   auto leader = open_same(ports_.processes, note->row.leader);
   if (!leader) return adopt_later(slice, std::move(row), now);
-  if (!lives && note->releasing && *leader && (*leader)->alive()) {
+  const auto shelter_of = [](const RunNote& of) {
+    return shelter_unit(AnalysisId::parse(of.row.registered_as).value(), of.row.run_id);
+  };
+  if (!lives && note->releasing && ((*leader && (*leader)->alive()) || is_lived_in(shelter_of(*note)))) {
     chronicle_.released(note->row, now);  // It lives where it was moved to.
     return remove_when_kept(slice);
   }
@@ -212,7 +226,8 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   run.phase = Phase::kRunning;
   if (stranger || !before.in_passing) chronicle_.adopted(run, stranger, now);
   AW_FAILPOINT("adoption.recorded");
-  if (stranger) remember(run);
+  if (stranger || !has_note) remember(run);
+  if (finish_release(run, now) && run.over()) return;
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
   const auto found = run.cgroup->read_limits();
   const bool has_more = found && spare_what_it_has(run, *found);
@@ -287,6 +302,7 @@ void Supervisor::restore(Run& run, const RunNote& note) {
   run.memory.precharged = note.precharged;
   run.memory.highest_unreclaimable = note.highest_unreclaimable;
   run.escalated = note.escalated;
+  run.release_begun = note.releasing && !note.cause;
   if (row.owner) {
     if (auto owner = open_same(ports_.processes, *row.owner)) run.owner = *std::move(owner);
   }
@@ -318,7 +334,7 @@ void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
   if (note.cause && note.told) run.signal = SIGTERM;
   AW_FAILPOINT("adoption.closing");
   if (!run.cause && run.memory.last_events.oom_kill == 0 && run.backstop != kNever &&
-      then.monotonic >= run.backstop - kBackstopEarliness) {
+      then.monotonic >= std::max(run.deadline, run.backstop - kBackstopEarliness)) {
     run.cause = Cause{Reason::kWallClock, "systemd ended it, at its backstop, while the watchdog was away", true};
   }
   happen(run, Happening::kEmptied, then);
@@ -338,7 +354,7 @@ void Supervisor::remember(const Run& run) {
   note.ending_since = run.ending_since;
   note.told = run.told;
   note.escalated = run.escalated;
-  note.releasing = run.releasing;
+  note.releasing = run.releasing || run.release_begun;
   note.released = run.phase == Phase::kGone;
   if (run.cgroup->write_note(format_note(note))) return;
   // Too long: what is only for people can go, the ledger has it too.
@@ -351,12 +367,16 @@ void Supervisor::remove_when_kept(const std::string& slice) {
   if (!leaving_.emplace(slice, std::vector<std::function<void()>>()).second) return;
   ports_.recorder.when_kept([this, slice](const Now&) {
     AW_FAILPOINT("run.end-durable");
-    const auto waiting = leaving_.extract(slice);
     ports_.placer.request_remove(slice, [this](const Result<void>& removed, const Now& now) {
       if (!removed) arm_sweep(now);
     });
-    for (const auto& place : waiting.mapped()) place();
+    place_waiting(slice);
   });
+}
+
+void Supervisor::place_waiting(const std::string& slice) {
+  const auto waiting = leaving_.extract(slice);
+  for (const auto& place : waiting.mapped()) place();
 }
 
 }  // namespace aw::supervise

@@ -147,11 +147,13 @@ class Supervisor {
   Result<void> finish_attach(Run& run, const ProcessHandle& process, const std::string& scope, Result<void> placed,
                              std::vector<Moved>& moved);
   std::optional<pid_t> put_back_all(const std::string& cgroup, const std::vector<Moved>& moved);
+  void keep_backstop_behind(RunKey key, const Now& now);
   Bytes read_precharge(const Run& run) const;
   Result<void> refuse_registered(const ProcessHandle& process) const;
   void begin_watching(Run& run, const Now& now);
   void watch_owner(Run& run);
   const Run* find_home(const std::string& cgroup) const;
+  bool is_in_a_run(const std::string& cgroup) const;
 
   // adoption.cc
   void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
@@ -167,14 +169,19 @@ class Supervisor {
   void close(Run& run, const RunNote& note, const Now& now);
   void remember(const Run& run);
   void remove_when_kept(const std::string& slice);
+  void place_waiting(const std::string& slice);
 
   // changes.cc
   using Rehoused = std::function<void(Run*, Result<void>, const Now&)>;
   void rehouse(Run& run, std::string slice, std::string scope, Span runtime_max, const Now& now, Rehoused done);
   Result<void> move_all(Run& run, const std::string& slice, const std::string& scope);
   void bring_back(Run& run, const std::string& scope);
+  bool is_lived_in(const std::string& scope) const;
+  /// Of a release that a daemon before this one began: the rest follows whoever is out. False: nobody is.
+  bool finish_release(Run& run, const Now& now);
   void take_back(Run& run, const Limits& before);
   void follow_policies(Run& run, const Limits& before, const Now& now);
+  static Instant backstop_of(const Run& run);
   void apply_deadline(Run& run, bool fresh_scope, const Now& now, Done done);
   enum class Change { kAttach, kOther };  ///< processes may be attached side by side, anything else is done alone
   Run* find_changeable(const AnalysisId& id, Change change, Error& why);
@@ -250,7 +257,7 @@ class Supervisor {
   std::unordered_map<AnalysisId, RunKey> by_id_;
   std::unordered_map<RunKey, RegisterDone> waiting_;
   std::map<RunKey, std::unique_ptr<Ended>> ended_;
-  /// Slices of runs whose end is not on the disk yet, and what waits for their names.
+  /// Slices of runs whose end is not on the disk yet, or that are taken down again; and what waits for their names.
   std::map<std::string, std::vector<std::function<void()>>> leaving_;
   /// How often the limits of the cgroups above the runs had been reached when that was last looked at, by path; none
   /// before it was.
