@@ -20,6 +20,14 @@ constexpr unsigned kMostWakeups = 40;
 /// The ledger's thread takes what has come together in this time to the disk at once.
 constexpr Span kFlushEvery = milliseconds{20};
 
+std::string cause_of(const EventRecord& record) {
+  for (const auto& [name, value] : record.details) {
+    if (const auto* text = std::get_if<std::string>(&value); text != nullptr && name == "cause")
+      return " (" + *text + ")";
+  }
+  return "";
+}
+
 }  // namespace
 
 void Tally::add(const Tally& other) {
@@ -116,7 +124,7 @@ History::History(std::uint64_t seed, Options options)
     tally_.escalated += record.kind == EventKind::kEscalated ? 1 : 0;
     tally_.orphans += record.kind == EventKind::kOrphanFound ? 1 : 0;
     say("  on record: ", to_string(record.kind), " \"", record.registered_as, "\"",
-        record.reason ? " " + std::string(to_string(*record.reason)) : "");
+        record.reason ? " " + std::string(to_string(*record.reason)) : "", cause_of(record));
     return true;
   };
   world_.recorder.hold();
@@ -141,6 +149,8 @@ std::optional<Violation> History::play() {
   while (step_ < options_.steps && !seen()) step();
   if (!seen()) settle();
   if (!seen()) return std::nullopt;
+  for (const auto& [name, slice] : world_.slices())
+    say("  ", slice->path, " has the note:\n", slice->note.value_or("none"));
   say("VIOLATED: ", *witness_.complaint());
   return Violation{seed_, step_, *witness_.complaint()};
 }

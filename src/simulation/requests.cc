@@ -18,14 +18,14 @@ void History::request_register(const std::string& id, pid_t pid) {
   const Limits limits = any_limits();
   say("  register process ", pid, " as \"", id, "\": memory ", format_size(limits.memory), ", wall clock ",
       format_span(limits.wall_clock), ", grace ", format_span(limits.grace));
-  const bool second = witness_.is_pending(id);  // Then it is refused.
-  if (!second) witness_.on_request(id, limits);
+  const auto leader = process->key();
+  witness_.on_request(id, leader, limits);
   world_.supervisor.request_register({World::id(id), std::move(process), limits, any_caller()}, world_.now(),
-                                     [this, id, second](const Result<RunKey>& answer, const Now&) {
+                                     [this, id, leader](const Result<RunKey>& answer, const Now&) {
                                        say("  answer for \"", id,
                                            "\": ", answer ? "registered" : answer.error().message);
                                        tally_.refused += answer ? 0 : 1;
-                                       if (!second) witness_.on_answer(id, answer.has_value());
+                                       witness_.on_answer(id, leader, answer.has_value());
                                      });
 }
 
@@ -98,9 +98,12 @@ void History::attach() {
 void History::unregister() {
   const std::string& id = any_id();
   say("  unregister \"", id, "\"");
-  world_.supervisor.request_unregister(World::id(id), world_.now(), [this](const Result<void>& done, const Now&) {
-    say("  answer: ", done ? "released" : done.error().message);
-  });
+  const std::string run_id = witness_.on_release_asked(id);
+  world_.supervisor.request_unregister(World::id(id), world_.now(),
+                                       [this, run_id](const Result<void>& done, const Now&) {
+                                         say("  answer: ", done ? "released" : done.error().message);
+                                         witness_.on_release_answered(run_id);
+                                       });
 }
 
 void History::set_limits() {

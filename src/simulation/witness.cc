@@ -69,15 +69,17 @@ Known* Witness::find_by_cgroup(const std::string& cgroup) {
   if (slice == nullptr) return nullptr;
   discover();
   if (const auto note = read_note(*slice)) return &runs_.at(note->row.run_id);
-  for (auto& [id, known] : pending_) {
-    if (World::slice_name(id) == unit_of(*slice)) return &known;
+  for (auto it = pending_.rbegin(); it != pending_.rend(); ++it) {
+    if (World::slice_name(it->first) == unit_of(*slice)) return &it->second.known;
   }
-  return nullptr;
+  return &unnoted_[world_.slices().at(unit_of(*slice))];
 }
 
 Known* Witness::find(const std::string& id) {
   discover();
-  if (const auto it = pending_.find(id); it != pending_.end()) return &it->second;
+  if (const auto last = pending_.upper_bound(id); last != pending_.begin() && std::prev(last)->first == id) {
+    return &std::prev(last)->second.known;
+  }
   for (const auto& [name, slice] : world_.slices()) {
     if (const auto note = read_note(*slice); note && note->row.registered_as == id) return &runs_.at(note->row.run_id);
   }
@@ -96,9 +98,10 @@ void Witness::discover() {
   for (const auto& [name, slice] : world_.slices()) {
     const auto note = read_note(*slice);
     if (!note || runs_.contains(note->row.run_id)) continue;
-    Known known;
-    if (auto pending = pending_.extract(note->row.registered_as)) {
-      known = std::move(pending.mapped());
+    Known known = take_unnoted(slice);
+    if (const auto pending = find_pending(note->row.registered_as, note->row.leader); pending != pending_.end()) {
+      known = std::move(pending->second.known);
+      pending_.erase(pending);
       if (!(known.limits == note->row.limits)) complain("a run has other limits than those it was registered with");
     }
     known.id = note->row.registered_as;
@@ -115,6 +118,12 @@ void Witness::discover() {
   }
 }
 
+/// What has happened to it before anybody knew whose it is.
+Known Witness::take_unnoted(const std::shared_ptr<Slice>& slice) {
+  auto found = unnoted_.extract(slice);
+  return found ? std::move(found.mapped()) : Known();
+}
+
 bool Witness::lives(const supervise::ProcessKey& key) const {
   const Process* process = world_.find_process(key.pid);
   return process != nullptr && process->alive() && key_of(process->stat) == key;
@@ -122,17 +131,28 @@ bool Witness::lives(const supervise::ProcessKey& key) const {
 
 // ---- what the history does ----
 
-void Witness::on_request(const std::string& id, const Limits& limits) {
+void Witness::on_request(const std::string& id, const supervise::ProcessKey& leader, const Limits& limits) {
   Known known;
   known.id = id;
   known.limits = limits;
-  pending_.insert_or_assign(id, std::move(known));
+  pending_.emplace(id, Wanted{leader, std::move(known)});
 }
 
-void Witness::on_answer(const std::string& id, bool registered) {
+void Witness::on_answer(const std::string& id, const supervise::ProcessKey& leader, bool registered) {
   discover();
-  const bool was_pending = pending_.erase(id) > 0;
-  if (registered && was_pending) complain("\"" + id + "\" is said to be registered, and has no note");
+  const auto pending = find_pending(id, leader);
+  if (pending == pending_.end()) return;
+  pending_.erase(pending);
+  if (registered) complain("\"" + id + "\" is said to be registered, and has no note");
+}
+
+std::multimap<std::string, Witness::Wanted>::iterator Witness::find_pending(const std::string& id,
+                                                                            const supervise::ProcessKey& leader) {
+  const auto [first, last] = pending_.equal_range(id);
+  for (auto it = last; it != first;) {
+    if ((--it)->second.leader == leader) return it;
+  }
+  return pending_.end();
 }
 
 void Witness::on_change_asked(const std::string& id, const Limits& wanted) {
@@ -156,6 +176,17 @@ void Witness::on_change_answered(const std::string& id, const Limits& wanted, bo
   run->latest = std::max(deadline_of(run->registered, run->limits), world_.now().monotonic);
 }
 
+std::string Witness::on_release_asked(const std::string& id) {
+  Known* run = find(id);
+  if (run == nullptr || run->run_id.empty()) return "";
+  ++run->releases;
+  return run->run_id;
+}
+
+void Witness::on_release_answered(const std::string& run_id) {
+  if (const auto run = runs_.find(run_id); run != runs_.end() && run->second.releases > 0) --run->second.releases;
+}
+
 void Witness::on_death(pid_t pid) {
   const Process& process = world_.process(pid);
   for (auto& [name, slice] : world_.slices()) {
@@ -169,13 +200,27 @@ void Witness::on_death(pid_t pid) {
 }
 
 void Witness::on_daemon_gone(bool by_reboot) {
+  discover();  // It may have come as far as the note, and was asked to end before.
   up_ = just_up_ = false;
   left_.clear();
   crashed_ = true;
-  pending_.clear();
+  for (auto& [run_id, run] : runs_) run.releases = 0;
+  std::erase_if(unnoted_, [](const auto& entry) { return entry.first->removed; });
   for (const auto& [name, slice] : world_.slices()) {
-    if (const auto note = read_note(*slice)) left_[note->row.run_id] = *note;
+    const auto note = read_note(*slice);
+    if (!note) {
+      // What was wanted of the daemon is forgotten with it; what was done to the processes is not.
+      for (const auto& [id, wanted] : pending_) {
+        if (World::slice_name(id) != name) continue;
+        unnoted_[slice].killed |= wanted.known.killed;
+        unnoted_[slice].taken |= wanted.known.taken;
+      }
+      continue;
+    }
+    left_[note->row.run_id] = *note;
+    see_decision(*slice, *note);  // That is not on record yet, perhaps, and will be by the next daemon.
   }
+  pending_.clear();
   for (auto& [run_id, run] : runs_) run.taken = run.taken || by_reboot;
 }
 
@@ -233,6 +278,10 @@ void Witness::on_move(pid_t pid, const std::string& to) {
   const Slice* from = find_slice_of(process.cgroup);
   const Slice* into = find_slice_of(to);
   if (from != nullptr && into != nullptr && from != into) complain(what + ", which is another run's");
+  if (into == nullptr || from == into) return;
+  if (const auto note = read_note(*into); note && runs_.contains(note->row.run_id)) {
+    runs_.at(note->row.run_id).joined = world_.now().monotonic;
+  }
 }
 
 void Witness::on_stop(const std::string& unit) {
@@ -264,7 +313,7 @@ void Witness::on_record(const EventRecord& record) {
     if (!record.reason || !counted || !record.memory || (alive && record.processes.empty())) {
       complain("\"" + record.registered_as + "\" is being ended without evidence on record");
     }
-    if (slice != nullptr && it != runs_.end()) it->second.over = has_too_much(*slice, read_note(*slice)->row.limits);
+    if (slice != nullptr && it != runs_.end()) see_decision(*slice, *read_note(*slice));
   }
   const bool after_end =
       record.kind != EventKind::kEnded && record.kind != EventKind::kUnreaped &&
@@ -274,6 +323,14 @@ void Witness::on_record(const EventRecord& record) {
     complain("\"" + record.registered_as + "\" has " + std::string(to_string(record.kind)) + " after its end");
   }
   if (record.kind == EventKind::kEnded && it != runs_.end()) check_end(record, it->second);
+}
+
+/// What counts is what it had when its end was decided. A daemon that starts meanwhile says again that it is being
+/// ended, and then a part of it may be gone.
+void Witness::see_decision(const Slice& slice, const RunNote& note) {
+  Known& run = runs_.at(note.row.run_id);
+  if (!note.cause || std::exchange(run.decided, true)) return;
+  run.over = has_too_much(slice, note.row.limits);
 }
 
 void Witness::check_end(const EventRecord& end, const Known& run) {
@@ -326,8 +383,9 @@ void Witness::check() {
     const auto note = read_note(*slice);
     if (!note) continue;
     Known& run = runs_.at(note->row.run_id);
-    // Its limits are void while it is on its way out; one that fails has its time from then.
-    if (note->releasing && !note->cause) run.latest = std::max(run.latest, world_.now().monotonic);
+    // Its limits are void while it is on its way out; one that fails has its time from then. A daemon that comes after
+    // goes on with it at once, or lets it be.
+    if (note->releasing && run.releases > 0 && !note->cause) run.latest = std::max(run.latest, world_.now().monotonic);
     if (just_up_) {
       check_kept_deadline(*note);
       if (note->row.limits == run.wanted) run.limits = *run.wanted;  // It had come so far, and nobody was told.
@@ -379,6 +437,8 @@ void Witness::check_time(const Slice& slice, const RunNote& note, const Known& r
     return;
   }
   const Instant able = std::max(up_since_, blind_until_ + std::chrono::seconds{2});
+  // Who was on the way in while systemd was deaf may come when all others have been killed, and goes with the next try.
+  if (now <= run.joined + patience()) return;
   if (now > add_span(std::max(run.latest, able), run.grace + patience())) {
     complain("\"" + run.id + "\" lives past its time");
   }
@@ -390,7 +450,7 @@ void Witness::check_time(const Slice& slice, const RunNote& note, const Known& r
 void Witness::check_memory(const Slice& slice, const RunNote& note, Known& run) {
   const Instant now = world_.now().monotonic;
   const bool over = slice.stat.unreclaimable() > run.limits.memory && slice.events.high > 0;
-  const bool judged = note.cause || note.releasing || !up_ || world_.members(slice.path).empty();
+  const bool judged = note.cause || run.releases > 0 || !up_ || world_.members(slice.path).empty();
   if (!over || judged) return run.over_limit.reset();
   if (!run.over_limit) run.over_limit = now;
   const Instant since = std::max({*run.over_limit, up_since_, blind_until_});
@@ -424,8 +484,9 @@ void Witness::check_quiet() {
   for (const auto& [run_id, run] : runs_) {
     const bool over = has_record(run_id, EventKind::kEnded) || has_record(run_id, EventKind::kUnregistered);
     // Its note went with its slice, and nothing of it had come to the disk: nobody can know of it.
-    const bool unknown = run.taken && std::none_of(world_.recorder.records.begin(), world_.recorder.records.end(),
-                                                   [&id = run_id](const EventRecord& record) { return record.run_id == id; });
+    const bool unknown =
+        run.taken && std::none_of(world_.recorder.records.begin(), world_.recorder.records.end(),
+                                  [&id = run_id](const EventRecord& record) { return record.run_id == id; });
     if (!over && !unknown) complain("\"" + run.id + "\" (" + run_id + ") has no end on record");
   }
   if (!world_.slices().empty()) complain(world_.slices().begin()->first + " is left over");

@@ -31,11 +31,14 @@ struct Known {
   bool asked = false;        ///< somebody wanted it ended
   bool lost_leader = false;  ///< or an attached process
   bool lost_owner = false;
-  bool over = false;  ///< when its end was decided it had more than its limit
+  bool decided = false;  ///< that it is to be ended
+  bool over = false;     ///< when that was decided it had more than its limit
   bool stalled = false;
   bool killed = false;                ///< by somebody's SIGKILL, or for a limit that is not its own
   bool taken = false;                 ///< its slice was taken away by somebody
   bool told = false;                  ///< the watchdog has sent SIGTERM to all of it
+  unsigned releases = 0;              ///< asked of the daemon that is there, and not answered yet
+  Instant joined{};                   ///< when a process was moved into it last
   std::optional<Instant> over_limit;  ///< since when it has had more memory than allowed, unreclaimable
 };
 
@@ -45,16 +48,18 @@ class Witness {
 
   // What the history does.
   void shield(pid_t pid) { outsiders_.insert(key_of(world_.process(pid).stat)); }  ///< never to be touched
-  void on_request(const std::string& id, const supervise::Limits& limits);
-  void on_answer(const std::string& id, bool registered);
+  void on_request(const std::string& id, const supervise::ProcessKey& leader, const supervise::Limits& limits);
+  void on_answer(const std::string& id, const supervise::ProcessKey& leader, bool registered);
   void on_change_asked(const std::string& id, const supervise::Limits& wanted);
   void on_change_answered(const std::string& id, const supervise::Limits& wanted, bool done);
-  bool is_pending(const std::string& id) const { return pending_.contains(id); }
   /// What is known of the run that has this id now, or is being placed; nothing if there is none.
   Known* find(const std::string& id);
   /// The ids of all that has a cgroup now.
   std::vector<std::string> ids() const;
   Known* find_by_cgroup(const std::string& cgroup);
+  /// What is answered, with the run that it is of.
+  std::string on_release_asked(const std::string& id);
+  void on_release_answered(const std::string& run_id);
   void on_daemon_gone(bool by_reboot);
   void on_daemon_up();
   void allow_delay(Span span) { delayed_ = delayed_ + span; }  ///< systemd could not do what it was asked
@@ -75,15 +80,25 @@ class Witness {
   const std::optional<std::string>& complaint() const { return complaint_; }
 
  private:
+  /// Somebody wants to register a process under an id. Of several who want the same id only the last can be live: the
+  /// others are refused, and wait to be told so.
+  struct Wanted {
+    supervise::ProcessKey leader;
+    Known known;
+  };
+
   void complain(const std::string& what);
   std::optional<supervise::RunNote> read_note(const testing::Slice& slice) const;
   void discover();
+  std::multimap<std::string, Wanted>::iterator find_pending(const std::string& id, const supervise::ProcessKey& leader);
+  void see_decision(const testing::Slice& slice, const supervise::RunNote& note);
   void check_ends();
   void check_time(const testing::Slice& slice, const supervise::RunNote& note, const Known& run);
   void check_memory(const testing::Slice& slice, const supervise::RunNote& note, Known& run);
   void check_kept_deadline(const supervise::RunNote& note);
   void check_end(const supervise::EventRecord& end, const Known& run);
   std::optional<std::string> why_implausible(const supervise::EventRecord& end, const Known& run) const;
+  Known take_unnoted(const std::shared_ptr<testing::Slice>& slice);
   const testing::Slice* find_slice(const std::string& run_id) const;
   const testing::Slice* find_slice_of(const std::string& cgroup) const;
   bool is_rooted(pid_t pid, const supervise::RunNote& note, const std::string& path) const;
@@ -96,8 +111,10 @@ class Witness {
   testing::World& world_;
   const supervise::Policy policy_;
   std::set<supervise::ProcessKey> outsiders_;
-  std::map<std::string, Known> pending_;            ///< by id
-  std::map<std::string, Known> runs_;               ///< by run id
+  std::multimap<std::string, Wanted> pending_;  ///< by id, the oldest first
+  std::map<std::string, Known> runs_;           ///< by run id
+  /// Of slices that have no note: the daemon that was about to write it is dead.
+  std::map<std::shared_ptr<testing::Slice>, Known> unnoted_;
   std::map<std::string, supervise::RunNote> left_;  ///< by the daemon before this one, by run id
   bool up_ = true;
   bool just_up_ = false;

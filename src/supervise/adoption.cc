@@ -108,6 +108,10 @@ void Supervisor::adopt(Before before, const Now& now) {
   before_ = std::move(before);
   for (const RunRow& row : left) {
     chronicle_.pass_over(row.run_id, before_.is_recorded);
+    if (chronicle_.has_ended(row.run_id)) {  // Or was let go. Only the row was left.
+      ports_.recorder.end_run(row.run_id);
+      continue;
+    }
     const bool rebooted = row.boot_id != ports_.identity.boot_id();
     AW_FAILPOINT("adoption.lost");
     chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
@@ -122,7 +126,6 @@ std::set<std::string> Supervisor::find_unaccounted() const {
   for (const auto& [key, run] : runs_) unaccounted.erase(run->slice);
   for (const auto& [slice, waiting] : leaving_) unaccounted.erase(slice);
   for (const auto& [slice, row] : unadopted_) unaccounted.erase(slice);
-  for (const std::string& slice : letting_go_) unaccounted.erase(slice);
   return unaccounted;
 }
 
@@ -157,8 +160,10 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   const RunKey key = ++last_key_;
   auto cgroup = ports_.cgroups.open(key, slice);
   if (!cgroup && says_gone(cgroup.error())) {
-    if (row) chronicle_.lost(*row, "its cgroup went when the watchdog came back", now);
-    return;
+    if (!row) return;
+    chronicle_.pass_over(row->run_id, before.is_recorded);
+    if (chronicle_.has_ended(row->run_id)) return ports_.recorder.end_run(row->run_id);
+    return chronicle_.lost(*row, "its cgroup went when the watchdog came back", now);
   }
   if (!cgroup) return adopt_later(slice, std::move(row), now);
   AW_FAILPOINT("adoption.opened");
@@ -172,8 +177,13 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   }
   if (note && row && row->run_id != note->row.run_id) {
     chronicle_.pass_over(row->run_id, before.is_recorded);
-    chronicle_.lost(*row, "another run has its cgroup", now);
+    if (chronicle_.has_ended(row->run_id)) {
+      ports_.recorder.end_run(row->run_id);
+    } else {
+      chronicle_.lost(*row, "another run has its cgroup", now);
+    }
   }
+  const bool has_note = note.has_value();
   if (!note && row) note = note_of_row(*row, kBackstopMargin);
 
   if (note) chronicle_.pass_over(note->row.run_id, before.is_recorded);
@@ -193,13 +203,18 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   if (note && known == Known::kAskedFor) {
     if (const auto mistaken = find_mistaken(note->row.leader, (*cgroup)->path())) {
       const AnalysisId id = AnalysisId::parse(note->row.registered_as).value();
-      letting_go_.insert(slice);
+      leaving_.emplace(slice, std::vector<std::function<void()>>());
       return give_back((*cgroup)->path(), {*mistaken}, shelter_unit(id, note->row.run_id), now,
                        [this, slice](const Result<void>& empty, const Now& when) {
-                         letting_go_.erase(slice);
-                         if (!empty) return arm_sweep(when);
-                         ports_.placements.remove(slice);
-                         remove_when_kept(slice);
+                         if (empty) {
+                           ports_.placements.remove(slice);
+                           ports_.placer.request_remove(slice, [this](const Result<void>& removed, const Now& then) {
+                             if (!removed) arm_sweep(then);
+                           });
+                         } else {
+                           arm_sweep(when);
+                         }
+                         place_waiting(slice);
                        });
     }
   }
@@ -211,7 +226,10 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   }
   auto leader = open_same(ports_.processes, note->row.leader);
   if (!leader) return adopt_later(slice, std::move(row), now);
-  if (!lives && note->releasing && *leader && (*leader)->alive()) {
+  const auto shelter_of = [](const RunNote& of) {
+    return shelter_unit(AnalysisId::parse(of.row.registered_as).value(), of.row.run_id);
+  };
+  if (!lives && note->releasing && ((*leader && (*leader)->alive()) || is_lived_in(shelter_of(*note)))) {
     chronicle_.released(note->row, now);  // It lives where it was moved to.
     return remove_when_kept(slice);
   }
@@ -236,7 +254,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   const bool is_new = known != Known::kNoted;
   if (is_new || !before.in_passing) chronicle_.adopted(run, known == Known::kNothing, now);
   AW_FAILPOINT("adoption.recorded");
-  if (is_new) remember(run);
+  if (is_new || !has_note) remember(run);
   ports_.placements.remove(slice);
   for (const ProcessKey& asked : note->asked) {
     const auto mistaken = find_mistaken(asked, run.cgroup->path());
@@ -245,6 +263,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     give_back(*where, {*mistaken}, shelter_unit(id, ports_.identity.new_uuid()), now,
               [](const Result<void>&, const Now&) {});
   }
+  if (finish_release(run, now) && run.over()) return;
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
   const auto found = run.cgroup->read_limits();
   const bool has_more = found && spare_what_it_has(run, *found);
@@ -319,6 +338,7 @@ void Supervisor::restore(Run& run, const RunNote& note) {
   run.memory.precharged = note.precharged;
   run.memory.highest_unreclaimable = note.highest_unreclaimable;
   run.escalated = note.escalated;
+  run.release_begun = note.releasing && !note.cause;
   if (row.owner) {
     if (auto owner = open_same(ports_.processes, *row.owner)) run.owner = *std::move(owner);
   }
@@ -350,7 +370,7 @@ void Supervisor::close(Run& run, const RunNote& note, const Now& now) {
   if (note.cause && note.told) run.signal = SIGTERM;
   AW_FAILPOINT("adoption.closing");
   if (!run.cause && run.memory.last_events.oom_kill == 0 && run.backstop != kNever &&
-      then.monotonic >= run.backstop - kBackstopEarliness) {
+      then.monotonic >= std::max(run.deadline, run.backstop - kBackstopEarliness)) {
     run.cause = Cause{Reason::kWallClock, "systemd ended it, at its backstop, while the watchdog was away", true};
   }
   happen(run, Happening::kEmptied, then);
@@ -371,7 +391,7 @@ RunNote Supervisor::note_of(const Run& run) const {
   note.ending_since = run.ending_since;
   note.told = run.told;
   note.escalated = run.escalated;
-  note.releasing = run.releasing;
+  note.releasing = run.releasing || run.release_begun;
   note.released = run.phase == Phase::kGone;
   return note;
 }
@@ -389,12 +409,16 @@ void Supervisor::remove_when_kept(const std::string& slice) {
   if (!leaving_.emplace(slice, std::vector<std::function<void()>>()).second) return;
   ports_.recorder.when_kept([this, slice](const Now&) {
     AW_FAILPOINT("run.end-durable");
-    const auto waiting = leaving_.extract(slice);
     ports_.placer.request_remove(slice, [this](const Result<void>& removed, const Now& now) {
       if (!removed) arm_sweep(now);
     });
-    for (const auto& place : waiting.mapped()) place();
+    place_waiting(slice);
   });
+}
+
+void Supervisor::place_waiting(const std::string& slice) {
+  const auto waiting = leaving_.extract(slice);
+  for (const auto& place : waiting.mapped()) place();
 }
 
 }  // namespace aw::supervise

@@ -297,6 +297,8 @@ TEST_F(ARestart, KnowsARunByTheLedgerWhereThereIsNoNote) {
   ASSERT_NE(find(), nullptr);
   EXPECT_EQ(find()->run_id, run_id);
   EXPECT_EQ(find()->deadline, deadline);
+  ASSERT_TRUE(world.slice("job").note) << "the next daemon may find no ledger";
+  EXPECT_EQ(parse_note(*world.slice("job").note)->row.run_id, run_id);
 }
 
 TEST_F(ARestart, KnowsARunByItsNoteWhereTheLedgerIsLost) {
@@ -329,6 +331,47 @@ TEST_F(ARestart, RecordsAnUnregistrationThatWasNotOnTheDisk) {
   expect_left_alone(child);
 }
 
+TEST_F(ARestart, GivesNoProcessOfARunThatItCannotOpenToAnother) {
+  world.restart_daemon();
+  world.cgroups.out_of_descriptors = true;
+  world.adopt();
+  world.cgroups.out_of_descriptors = false;
+
+  EXPECT_EQ(refusal_of(*world.request_register("another", child)), Refusal::kProcessAlreadyRegistered);
+  EXPECT_EQ(world.process(child).cgroup, scope_path());
+}
+
+TEST_F(ARestart, GivesNobodyTheSliceOfARunThatNobodyRegistered) {
+  // The name of its slice is a hash, and does not tell its id.
+  const std::string long_id(255, 'l');
+  const pid_t stranger = world.spawn(owner);
+  world.register_run(long_id, stranger);
+  world.slice(long_id).note.reset();
+  std::erase_if(world.recorder.rows, [&](const auto& row) { return row.second.registered_as == long_id; });
+  restart();
+  world.placer.hold();
+  const Answer answer = world.request_register(long_id, world.spawn(owner));
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kAlreadyRegistered);
+  EXPECT_EQ(world.placer.waiting(), 0);
+}
+
+TEST_F(ARestart, DoesNotTakeSystemdForWhatEndedItBeforeItsDeadline) {
+  const pid_t late = world.spawn(owner);
+  Limits limits;
+  limits.wall_clock = 30s;
+  limits.grace = 1s;
+  world.placer.hold();
+  (void)world.request_register("late", late, limits);
+  world.advance(5min);  // By the time of the request its backstop has passed already.
+  world.placer.release();
+  world.restart_daemon();
+  world.exit(late);
+  world.adopt();
+
+  EXPECT_EQ(end_of("late"), Reason::kExited);
+}
+
 TEST_F(ARestart, WaitsForDescriptorsBeforeItWatchesAgain) {
   const std::string run_id = find()->run_id;
   world.restart_daemon();
@@ -353,10 +396,123 @@ TEST_F(ARestart, KnowsARunThatWasOnItsWayOut) {
   EXPECT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
 }
 
+class ARunHalfWayOut : public ARestart {
+ protected:
+  /// kill -9 when systemd has let the leader out, and before the others are moved.
+  void SetUp() override {
+    shelter = "/analysis.slice/" + shelter_unit(World::id("job"), find()->run_id);
+    world.placer.hold();
+    supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+  }
+  void let_out() {
+    world.placer.carry_out();
+    ASSERT_EQ(world.process(leader).cgroup, shelter);
+    ASSERT_EQ(world.process(child).cgroup, scope_path());
+  }
+  /// What was on its way to systemd is done after the next daemon has looked around.
+  void let_out_late() {
+    const auto order = world.placer.orders.back();
+    supervise::ScopeOrder late = order;
+    const auto handle = world.handle(leader);
+    late.process = handle.get();
+    world.placer.hold();
+    world.placer.request_scope(late, [](const Result<void>&, const Now&) {});
+    world.placer.release();
+    world.deliver();
+  }
+  void expect_released() {
+    EXPECT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
+    EXPECT_EQ(end_of(), std::nullopt);
+    EXPECT_FALSE(world.has_slice("job"));
+    for (const pid_t pid : {leader, child}) {
+      expect_left_alone(pid);
+      EXPECT_EQ(world.process(pid).cgroup, shelter);
+    }
+  }
+  std::string shelter;
+};
+
+TEST_F(ARunHalfWayOut, IsReleasedByTheNextDaemon) {
+  let_out();
+  restart();
+  world.advance(1h);
+  expect_released();
+}
+
+TEST_F(ARunHalfWayOut, IsReleasedThoughItsDeadlineHasPassedMeanwhile) {
+  let_out();
+  restart(30min + 5s);  // systemd, at its backstop, comes later.
+  world.advance(1min);
+  expect_released();
+}
+
+TEST_F(ARunHalfWayOut, IsReleasedWhenSystemdLetsItOutLate) {
+  restart();
+  ASSERT_NE(find(), nullptr);
+  let_out_late();
+  world.advance(1h);
+  expect_released();
+}
+
+TEST_F(ARunHalfWayOut, IsReleasedWhenNobodyIsLeftInItAndItsLeaderIsDead) {
+  const pid_t helper = world.spawn(leader);
+  world.process(helper).cgroup = scope_path();
+  let_out();
+  world.process(helper).cgroup = shelter;
+  world.exit(leader);
+  world.exit(child);
+  restart();
+  world.advance(1min);
+
+  EXPECT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
+  EXPECT_EQ(end_of(), std::nullopt);
+  expect_left_alone(helper);
+}
+
+TEST_F(ARunHalfWayOut, IsEndedWholeWhenItsEndIsAskedForThen) {
+  restart();
+  let_out_late();
+  end();
+  world.advance(1min);
+
+  EXPECT_EQ(end_of(), Reason::kRequested);
+  for (const pid_t pid : {leader, child}) EXPECT_THAT(world.signals_to(pid), ToldToEnd());
+  EXPECT_THAT(world.records("job", EventKind::kUnregistered), IsEmpty());
+}
+
+TEST_F(ARunHalfWayOut, DoesNotLiveOnByHalvesWhenTheKernelHasKilledTheRest) {
+  const pid_t other = world.spawn(child);
+  world.process(other).cgroup = scope_path(World::scope_name("job", 2));
+  world.process(other).on_term = OnTerm::kIgnores;
+  let_out();
+  world.oom_kill("job", World::scope_name("job"));
+  restart();
+  world.advance(1min);
+
+  EXPECT_EQ(end_of(), Reason::kOom);
+  EXPECT_THAT(world.records("job", EventKind::kUnregistered), IsEmpty());
+  for (const pid_t pid : {leader, child, other}) EXPECT_FALSE(world.alive(pid)) << pid;
+}
+
 TEST_F(ARestart, MayComeAgainAndAgain) {
   for (int i = 0; i < 5; ++i) restart(1min);
   advance_to(30min + 10s);
   EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST(AReboot, LosesNothingThatWasUnregisteredBefore) {
+  World world;
+  world.register_run("job", world.spawn(world.user_shell));
+  const auto rows = world.recorder.rows;
+  world.supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+  world.deliver();
+  ASSERT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
+  world.recorder.rows = rows;  // That it was let go came to the disk, that it has no row any more did not.
+  world.restart_daemon(true);
+  world.adopt();
+
+  EXPECT_THAT(world.records("job", EventKind::kEnded), IsEmpty());
+  EXPECT_THAT(world.recorder.rows, IsEmpty());
 }
 
 TEST(AReboot, LosesWhatRan) {
@@ -575,6 +731,27 @@ void kill_daemon_at(World& world, const std::string& port_call, int calls = 0) {
     world.on_port_call = nullptr;
     throw Killed();
   };
+}
+
+TEST_F(ARestart, KeepsWhyARunIsEndedThatWasRegisteredAtThisVeryMoment) {
+  const pid_t second = world.spawn(owner);
+  world.process(second).on_term = OnTerm::kCleansUp;
+  world.process(second).cleanup = 5s;
+  world.register_run("second", second);
+  ASSERT_TRUE(supervisor.end(World::id("second"), world.caller(), world.now()));
+  for (int calls = 0; calls < 8; ++calls) {
+    world.restart_daemon();
+    kill_daemon_at(world, "watch", calls);
+    try {
+      world.adopt();
+    } catch (const Killed&) {
+    }
+  }
+  world.on_port_call = nullptr;
+  restart(Span(0));
+  world.advance(6s);
+
+  EXPECT_EQ(end_of("second"), Reason::kRequested);
 }
 
 TEST_F(ARestart, GivesARunThatWasToBeEndedWhileItWasPlacedItsWholeGrace) {

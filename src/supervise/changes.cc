@@ -73,6 +73,39 @@ void Supervisor::bring_back(Run& run, const std::string& scope) {
   }
 }
 
+bool Supervisor::is_lived_in(const std::string& scope) const {
+  const std::string path = ports_.cgroups.path_of(ports_.placer.parent_slice()) + "/" + scope;
+  const auto all = ports_.processes.read_all();
+  return std::any_of(all.begin(), all.end(), [&](const ProcessStat& stat) {
+    const auto where = stat.state == 'Z' ? std::nullopt : ports_.processes.find_cgroup(stat.pid);
+    return where && is_within(*where, path);
+  });
+}
+
+bool Supervisor::finish_release(Run& run, const Now& now) {
+  if (!run.release_begun || run.phase != Phase::kRunning || run.rehousing || run.attaching > 0) return false;
+  const std::string shelter = shelter_unit(run.id, run.run_id);
+  if (!is_lived_in(shelter)) return false;
+  run.release_begun = false;
+  const auto events = run.cgroup->read_memory_events();
+  if (events && events->oom_kill > 0) {
+    // The kernel has killed a part of it meanwhile: what is out must not live on by halves, and goes with the rest.
+    run.memory.last_events = *events;
+    if (!run.cause) run.cause = kernel_kill(*events, now);
+    happen(run, Happening::kKernelKilled, now);
+    ports_.placer.request_stop(shelter, [](const Result<void>&, const Now&) {});
+    return true;
+  }
+  if (!move_all(run, ports_.placer.parent_slice(), shelter)) {
+    bring_back(run, shelter);
+    remember(run);
+    return false;
+  }
+  AW_FAILPOINT("change.all-moved");
+  happen(run, Happening::kReleased, now);
+  return true;
+}
+
 void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span runtime_max, const Now& now,
                          Rehoused done) {
   // systemd wants one process to begin with: the leader, or whoever is left.
@@ -110,6 +143,9 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
         const bool gone = moved.releasing && !first->alive() && is_empty(moved);
         if (gone || (moved.releasing && (moved.phase != Phase::kRunning || moved.cause))) {
           // The kernel has killed a part of it meanwhile; what systemd has let out must not live on by halves.
+          if (!gone && moved.phase == Phase::kRunning) {
+            happen(moved, Happening::kKernelKilled, when);  // On record first.
+          }
           if (!mistaken) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
           placed = refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile");
         } else if (placed) {
@@ -154,12 +190,16 @@ void Supervisor::request_unregister(const AnalysisId& id, const Now& now, Done d
           });
 }
 
+Instant Supervisor::backstop_of(const Run& run) {
+  return add_span(add_span(run.deadline, run.limits.grace), kBackstopMargin);
+}
+
 void Supervisor::apply_deadline(Run& run, bool fresh_scope, const Now& now, Done done) {
   run.deadline = add_span(run.registered_at, run.limits.wall_clock);
   arm(run, Purpose::kDeadline, run.deadline);
   const Instant end = add_span(run.deadline, run.limits.grace);
   if (!fresh_scope && end <= run.backstop && !(end == kNever && run.backstop != kNever)) return done({}, now);
-  const Instant backstop = add_span(end, kBackstopMargin);
+  const Instant backstop = backstop_of(run);
   const Span runtime_max = backstop == kNever ? kForever : std::max(Span(1), backstop - now.monotonic);
   const std::string scope = scope_unit(run.id, ++run.generation);
   rehouse(run, run.slice, scope, runtime_max, now,

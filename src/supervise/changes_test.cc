@@ -179,6 +179,24 @@ TEST_F(AChangingRun, ThatTheKernelHitsWhileItIsReleasedDoesNotLiveOnByHalves) {
   EXPECT_EQ(end_of(), Reason::kOom);
 }
 
+TEST_F(AChangingRun, SaysThatItIsKilledBeforeWhatWasLetOutIsStopped) {
+  const pid_t attached = world.spawn(world.user_shell);
+  ASSERT_TRUE(done(attach(attached)));
+  world.placer.hold();
+  const Reply reply = unregister();
+  world.oom_kill("job", World::scope_name("job", 2));  // Only what was attached.
+  world.placer.on_stop = [&](const std::string& unit) {
+    if (unit.ends_with(".slice")) return;
+    EXPECT_THAT(world.records("job", EventKind::kEscalated), SizeIs(1)) << unit;
+  };
+  world.placer.release();
+  world.advance(seconds{20});
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_FALSE(world.alive(leader));
+  EXPECT_EQ(end_of(), Reason::kOom);
+}
+
 TEST_F(AChangingRun, IsNotUnregisteredOnceItsEndIsAnnounced) {
   set_on_term(OnTerm::kIgnores);
   end();
@@ -577,6 +595,58 @@ TEST_F(AnAttachedProcess, IsNotEndedWithARunThatEndsMeanwhile) {
 
   EXPECT_TRUE(done(reply));
   EXPECT_EQ(end_of(), Reason::kOrphaned);
+}
+
+TEST_F(AnAttachedProcess, GoesBackWhenTheSliceWasStoppedMeanwhile) {
+  const std::string home = cgroup_of(helper);
+  world.placer.hold();
+  const Reply reply = attach(helper);
+  world.remove_slice(World::slice_name("job"));
+  world.placer.release();  // systemd makes another slice of that name for the scope.
+  world.advance(minutes{2});
+
+  EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
+  EXPECT_EQ(cgroup_of(helper), home);
+  expect_left_alone(helper);
+  expect_left_alone(helpers_child);
+  EXPECT_TRUE(end_of());
+  EXPECT_FALSE(world.has_slice("job"));
+}
+
+TEST_F(AnAttachedProcess, IsNotKilledWithARunThatIsBeingKilled) {
+  set_on_term(OnTerm::kIgnores);
+  world.placer.hold();
+  const Reply reply = attach(helper);
+  end();
+  world.advance(minutes{1});
+  EXPECT_FALSE(world.alive(leader));
+  EXPECT_THAT(world.records("job", EventKind::kUnkillable), IsEmpty()) << "there is nobody left to kill";
+  world.placer.release();
+  world.advance(minutes{1});
+
+  EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
+  expect_left_alone(helper);
+  expect_left_alone(helpers_child);
+  EXPECT_EQ(end_of(), Reason::kRequested);
+}
+
+TEST_F(AnAttachedProcess, HasTheRunsWholeTimeWhereSystemdWasSlowToPlaceIt) {
+  const pid_t late = world.spawn(owner);
+  world.placer.hold();
+  Limits limits;
+  limits.wall_clock = limits.grace = seconds{1};
+  const testing::Answer answer = world.request_register("late", late, limits);
+  world.advance(minutes{5});  // By the time of the request its backstop has passed already.
+  world.placer.release();
+  world.placer.fail("no fresh scope for it");
+  const Reply reply = new_reply();
+  supervisor.request_attach(World::id("late"), world.handle(helper), world.caller(), world.now(), World::keep(reply));
+  world.advance(std::chrono::milliseconds{1});
+
+  ASSERT_TRUE(*answer && **answer);
+  EXPECT_TRUE(done(reply));
+  EXPECT_TRUE(world.alive(helper));
+  EXPECT_THAT(world.signals_to(helper, testing::Sender::kSystemd), IsEmpty());
 }
 
 TEST_F(AnAttachedProcess, IsRefusedWhereItIsAMemberOrForbidden) {

@@ -256,7 +256,8 @@ void Chronicle::pass_over(const std::string& run_id,
 }
 
 bool Chronicle::has_ended(const std::string& run_id) const {
-  return recorded_.contains(derived_uuid(run_id, to_string(EventKind::kEnded)));
+  return recorded_.contains(derived_uuid(run_id, to_string(EventKind::kEnded))) ||
+         recorded_.contains(derived_uuid(run_id, to_string(EventKind::kUnregistered)));
 }
 
 void Chronicle::put(const EventRecord& event) {

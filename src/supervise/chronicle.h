@@ -48,7 +48,7 @@ class Chronicle {
 
   /// Of this run, what `is_recorded` already is not recorded again. For what happens to a run once at most.
   void pass_over(const std::string& run_id, const std::function<bool(const std::string& event_id)>& is_recorded);
-  bool has_ended(const std::string& run_id) const;
+  bool has_ended(const std::string& run_id) const;  ///< or was unregistered
 
   /// The record of the end that ended() wrote last, for what is found out after it.
   const EventRecord& last_end() const { return last_end_; }

@@ -47,7 +47,7 @@ void Supervisor::note_largest(Run& run, const std::vector<ProcessStat>& members)
 void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
   if (run.phase != Phase::kRunning) return;
   if (!confirming) arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
-  if (run.rehousing) return;
+  if (run.rehousing || finish_release(run, now)) return;
   const auto members = read_members(run);
   look_for_escapes(run, members, now);  // Also when confirming: whose parent is outside is no orphan for it.
   if (run.leader_end.ended) return report_leftovers(run, now);

@@ -33,6 +33,13 @@ const Run* Supervisor::find_home(const std::string& cgroup) const {
   return nullptr;
 }
 
+bool Supervisor::is_in_a_run(const std::string& cgroup) const {
+  // Also in one that this daemon could not open yet.
+  return find_home(cgroup) != nullptr || std::any_of(unadopted_.begin(), unadopted_.end(), [&](const auto& entry) {
+           return is_within(cgroup, ports_.cgroups.path_of(entry.first));
+         });
+}
+
 Result<void> Supervisor::refuse_registered(const ProcessHandle& process) const {
   const auto cgroup = ports_.processes.find_cgroup(process.key().pid);
   const Run* home = cgroup ? find_home(*cgroup) : nullptr;
@@ -42,6 +49,10 @@ Result<void> Supervisor::refuse_registered(const ProcessHandle& process) const {
                                                             " belongs to the live analysis \"" + run->id.text() + "\"");
     }
   }
+  if (cgroup && is_in_a_run(*cgroup)) {
+    return refuse(Refusal::kProcessAlreadyRegistered, "process " + std::to_string(process.key().pid) + " is in " +
+                                                          *cgroup + ", which belongs to a live analysis");
+  }
   return {};
 }
 
@@ -50,6 +61,12 @@ Result<std::unique_ptr<Run>> Supervisor::admit(Registration& registration) {
   if (by_id_.contains(id)) {
     return refuse(Refusal::kAlreadyRegistered,
                   "an analysis \"" + id.text() + "\" is running; end it first (analysisctl kill), or use another id");
+  }
+  for (const auto& [key, run] : runs_) {
+    // One that nobody registered, whose slice does not tell its id: it may be of this very one.
+    if (run->slice != slice_unit(id)) continue;
+    return refuse(Refusal::kAlreadyRegistered, "the analysis \"" + run->id.text() + "\" runs in " + run->slice +
+                                                   "; end it first, or use another id");
   }
   if (auto ok = check_limits(registration.limits, policy_.caps, registration.caller, machine_.memory); !ok) {
     return std::move(ok).error();
@@ -131,7 +148,7 @@ Bytes Supervisor::read_precharge(const Run& run) const {
   if (may_have_tree(ports_.processes, run.leader_key.pid)) {
     for (const ProcessKey& member : find_tree(run.leader_key.pid, ports_.processes.read_all(), {})) {
       const auto where = ports_.processes.find_cgroup(member.pid);
-      if (where && find_home(*where) != nullptr) continue;  // Another run's.
+      if (where && is_in_a_run(*where)) continue;  // Another run's.
       if (member != run.leader_key) members.push_back(member.pid);
     }
   }
@@ -165,7 +182,8 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
     happen(run, Happening::kPlaced, now);
     ports_.placements.remove(run.slice);
     AW_FAILPOINT("registration.recorded");
-    return done(key, now);
+    done(key, now);
+    return keep_backstop_behind(key, now);
   }
 
   Error why = refuse(Refusal::kNoSuchProcess,
@@ -189,13 +207,21 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   if (!unanswered) ports_.placements.remove(slice);
   if (!made) return done(std::move(why), now);
   // Whoever is refused goes on as before. What is removed is empty: a scope that a zombie was put into stays for ever.
+  // The id is free again, but not yet its slice: the next one of that id would go with it.
+  leaving_.emplace(slice, std::vector<std::function<void()>>());
   give_back(ports_.cgroups.path_of(slice), std::move(moved), shelter, now,
             [this, slice, done, why = std::move(why)](const Result<void>& empty, const Now& when) {
-              if (!empty) return done(Error(why).within("processes are left in " + slice), when);
-              ports_.placer.request_remove(slice, [this, done, why](const Result<void>& removed, const Now& then) {
-                if (!removed) arm_sweep(then);
-                done(why, then);
-              });
+              if (!empty) {
+                arm_sweep(when);
+                place_waiting(slice);
+                return done(Error(why).within("processes are left in " + slice), when);
+              }
+              ports_.placer.request_remove(slice,
+                                           [this, slice, done, why](const Result<void>& removed, const Now& then) {
+                                             if (!removed) arm_sweep(then);
+                                             place_waiting(slice);
+                                             done(why, then);
+                                           });
             });
 }
 
@@ -243,6 +269,20 @@ void Supervisor::give_back(const std::string& cgroup, std::vector<Moved> moved, 
       });
 }
 
+void Supervisor::keep_backstop_behind(RunKey key, const Now& now) {
+  // systemd counts from when it has started the scope, the deadline from when it has said so. Where it was slow to say,
+  // its backstop may come first.
+  const auto it = runs_.find(key);
+  if (it == runs_.end() || it->second->phase != Phase::kRunning) return;
+  if (add_span(it->second->deadline, it->second->limits.grace) <= it->second->backstop) return;
+  apply_deadline(*it->second, false, now, [this, key](const Result<void>& housed, const Now&) {
+    const auto found = runs_.find(key);
+    if (!housed || found == runs_.end()) return;
+    remember(*found->second);
+    ports_.recorder.change_run(chronicle_.row_of(*found->second));
+  });
+}
+
 Result<void> Supervisor::take_over(Run& run, std::vector<Moved>& moved, const Now& now) {
   auto cgroup = ports_.cgroups.open(run.key, run.slice);
   if (!cgroup) return std::move(cgroup).error();
@@ -269,7 +309,7 @@ std::optional<Error> Supervisor::gather_tree(Run& run, pid_t root, const std::st
     for (const ProcessKey& member : find_tree(root, ports_.processes.read_all(), known)) {
       if (std::find(known.begin(), known.end(), member) == known.end()) known.push_back(member);
       const auto where = ports_.processes.find_cgroup(member.pid);
-      if (!where || find_home(*where) != nullptr) continue;  // Here already, or another run's: that one keeps it.
+      if (!where || is_in_a_run(*where)) continue;  // Here already, or another run's: that one keeps it.
       if (ports_.processes.why_protected(member.pid)) continue;
       const auto stat = ports_.processes.find_stat(member.pid);
       if (!stat || key_of(*stat) != member || stat->state == 'Z') continue;
@@ -325,7 +365,8 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
   const std::string scope = scope_unit(run->id, ++run->generation);
   const std::string inside = run->cgroup->path() + "/" + scope;
   const std::string shelter = shelter_unit(run->id, ports_.identity.new_uuid());
-  const Span left = run->backstop == kNever ? kForever : std::max(Span(1), run->backstop - now.monotonic);
+  const Instant until = std::max(run->backstop, backstop_of(*run));
+  const Span left = until == kNever ? kForever : std::max(Span(1), until - now.monotonic);
   const std::shared_ptr<ProcessHandle> held = std::move(process);
   const std::string origin = ports_.processes.find_cgroup(stat->pid).value_or("");
   const ScopeOrder order{
@@ -336,23 +377,28 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
     finished_.clear();
     std::vector<Moved> moved{{held->key(), origin}};
     const auto it = runs_.find(key);
-    if (it != runs_.end()) {
-      --it->second->attaching;
-      forget_asked(*it->second, held->key());
-    }
+    if (it != runs_.end()) forget_asked(*it->second, held->key());
     auto attached = it == runs_.end() ? refuse(Refusal::kNoSuchAnalysis, "the analysis ended meanwhile")
                                       : finish_attach(*it->second, *held, scope, std::move(placed), moved);
+    const auto arrive = [this, key](const Now& then) {
+      const auto found = runs_.find(key);
+      if (found == runs_.end()) return;
+      --found->second->attaching;
+      look(*found->second, then);  // Put off meanwhile.
+    };
     if (attached) {
       done({}, when);
-    } else {
-      if (auto mistaken = find_mistaken(held->key(), inside)) moved = {std::move(*mistaken)};
-      give_back(inside, std::move(moved), shelter, when,
-                [this, scope, done, why = std::move(attached).error()](const Result<void>& empty, const Now& then) {
-                  if (empty) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
-                  done(why, then);
-                });
+      return arrive(when);
     }
-    if (const auto found = runs_.find(key); found != runs_.end()) look(*found->second, when);  // Put off meanwhile.
+    if (auto mistaken = find_mistaken(held->key(), inside)) moved = {std::move(*mistaken)};
+    give_back(
+        inside, std::move(moved), shelter, when,
+        [this, scope, arrive, done, why = std::move(attached).error()](const Result<void>& empty, const Now& then) {
+          if (empty) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
+          arm_sweep(then);  // systemd may have made the slice anew for it.
+          done(why, then);
+          arrive(then);  // Not before: with the run goes its slice, and whoever is in it.
+        });
   });
 }
 
@@ -360,6 +406,13 @@ Result<void> Supervisor::finish_attach(Run& run, const ProcessHandle& process, c
                                        Result<void> placed, std::vector<Moved>& moved) {
   if (!process.alive()) return refuse(Refusal::kNoSuchProcess, "the process ended before it was attached");
   if (!placed) return refuse(Refusal::kScopeFailed, placed.error().message);
+  if (run.phase == Phase::kKilling || run.phase == Phase::kUnkillable) {
+    return refuse(Refusal::kNoSuchAnalysis, "the analysis is being killed");  // It would be, without a warning.
+  }
+  // Where the slice was stopped meanwhile, systemd has made another one for the scope, which nobody watches.
+  if (const auto populated = run.cgroup->read_populated(); !populated && says_gone(populated.error())) {
+    return refuse(Refusal::kNoSuchAnalysis, "the analysis ended meanwhile");
+  }
   const auto where = ports_.processes.find_cgroup(process.key().pid);
   if (!where || *where != run.cgroup->path() + "/" + scope) {
     return refuse(Refusal::kScopeFailed, "the process is not in its scope");

@@ -303,6 +303,41 @@ TEST_F(ALeader, IsRefusedWhenSystemdCannotPlaceIt) {
   expect_left_alone(leader);
 }
 
+TEST_F(ALeader, WaitsForTheSliceOfOneThatIsStillGivenBack) {
+  world.cgroups.removed = {world.process(leader).cgroup};
+  world.cgroups.immovable = {child};
+  world.placer.hold();
+  const Answer first = world.request_register("job", leader);
+  world.placer.release();  // It is refused, and waits for a scope of its own to go back to.
+  const pid_t next = world.spawn(world.user_shell);
+  const Answer second = world.request_register("job", next);
+  world.advance(seconds{1});
+
+  EXPECT_EQ(refusal_of(*first), Refusal::kScopeFailed);
+  ASSERT_TRUE(*second && **second);
+  expect_left_alone(leader);
+  expect_left_alone(next);
+  expect_in_scope(next);
+}
+
+TEST_F(ALeader, WhomSystemdPlacesLateHasItsWholeTime) {
+  Limits limits;
+  limits.wall_clock = seconds{20};
+  limits.grace = seconds{1};
+  world.placer.hold();
+  const Answer answer = world.request_register("job", leader, limits);
+  world.placer.carry_out();  // The backstop counts from now, the deadline from the answer.
+  world.advance(seconds{30});
+  world.placer.release();
+  world.advance(seconds{19});
+
+  ASSERT_TRUE(*answer && **answer);
+  expect_left_alone(leader);
+  EXPECT_THAT(world.signals_to(leader, testing::Sender::kSystemd), IsEmpty());
+  world.advance(seconds{3});
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
 TEST_F(ALeader, ThatBecomesAZombieWhileItIsPlacedLeavesNothingBehind) {
   world.process(owner).reaps = testing::Reaps::kNever;
   world.placer.hold();

@@ -149,6 +149,7 @@ struct Run {
   unsigned attaching = 0;        ///< processes on their way into it
   bool releasing = false;        ///< … and out of our hands: its limits are void already
   std::optional<Cause> put_off;  ///< came up while releasing; counts if that fails
+  bool release_begun = false;    ///< by a daemon before this one: systemd may have let somebody out, or do it yet
   Instant ending_since{};
   bool told = false;  ///< SIGTERM was sent
   bool escalated = false;

@@ -122,6 +122,10 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
       return happen(run, Happening::kGraceExpired, now);
     case Purpose::kKillRetry:
       look(run, now);
+      // Nobody is left but who is on the way in, for whom systemd is waited for.
+      if (!run.over() && run.attaching > 0 && run.cgroup->read_processes().value_or({}).empty()) {
+        return arm(run, Purpose::kKillRetry, now.monotonic + kKillPatience);
+      }
       return happen(run, Happening::kKillExpired, now);
     case Purpose::kMemoryLook:
       return weigh_memory(run, now);
@@ -175,6 +179,12 @@ void Supervisor::cause(Run& run, Cause cause, const Now& now) {
   if (run.releasing) {
     if (!run.put_off) run.put_off = std::move(cause);
     return;
+  }
+  if (run.release_begun) {
+    // Whoever asks for its end means also those who are out already.
+    if (cause.reason != Reason::kRequested && finish_release(run, now)) return;
+    bring_back(run, shelter_unit(run.id, run.run_id));
+    run.release_begun = false;
   }
   const bool emptied = run.emptied || run.settling;
   // It has ended by itself. What is waited for is only whether somebody had asked for it.
@@ -438,6 +448,7 @@ void Supervisor::weigh_memory(Run& run, const Now& now) {
 }
 
 void Supervisor::on_emptied(Run& run, const Now& now) {
+  if (finish_release(run, now)) return;
   if (!run.leader_end.ended && run.leader && run.leader->alive()) {
     // Its pidfd will say so, with its exit status to be read; if it never does, it was taken out of its scope.
     if (!run.emptied) arm(run, Purpose::kEmptyConfirm, now.monotonic + kLeaderPatience);
@@ -457,6 +468,7 @@ void Supervisor::on_emptied(Run& run, const Now& now) {
 
 void Supervisor::confirm_empty(Run& run, const Now& now) {
   if (is_empty(run)) {
+    if (finish_release(run, now)) return;
     const auto outside = run.leader_end.ended ? std::nullopt : find_outside(run, run.leader_key);
     if (outside && !run.cause) {
       // `external`: neither the tree nor anybody who may ask for it has ended the run, and neither has the watchdog.

@@ -148,12 +148,14 @@ class Supervisor {
   Result<void> finish_attach(Run& run, const ProcessHandle& process, const std::string& scope, Result<void> placed,
                              std::vector<Moved>& moved);
   std::optional<pid_t> put_back_all(const std::string& cgroup, const std::vector<Moved>& moved);
+  void keep_backstop_behind(RunKey key, const Now& now);
   Bytes read_precharge(const Run& run) const;
   void request_place(const Run& run, const ScopeOrder& order);
   Result<void> refuse_registered(const ProcessHandle& process) const;
   void begin_watching(Run& run, const Now& now);
   void watch_owner(Run& run);
   const Run* find_home(const std::string& cgroup) const;
+  bool is_in_a_run(const std::string& cgroup) const;
 
   // mistaken.cc
   std::optional<Moved> find_mistaken(const ProcessKey& asked, const std::string& cgroup) const;
@@ -182,14 +184,19 @@ class Supervisor {
   RunNote note_of(const Run& run) const;
   void remember(const Run& run);
   void remove_when_kept(const std::string& slice);
+  void place_waiting(const std::string& slice);
 
   // changes.cc
   using Rehoused = std::function<void(Run*, Result<void>, const Now&)>;
   void rehouse(Run& run, std::string slice, std::string scope, Span runtime_max, const Now& now, Rehoused done);
   Result<void> move_all(Run& run, const std::string& slice, const std::string& scope);
   void bring_back(Run& run, const std::string& scope);
+  bool is_lived_in(const std::string& scope) const;
+  /// Of a release that a daemon before this one began: the rest follows whoever is out. False: nobody is.
+  bool finish_release(Run& run, const Now& now);
   void take_back(Run& run, const Limits& before);
   void follow_policies(Run& run, const Limits& before, const Now& now);
+  static Instant backstop_of(const Run& run);
   void apply_deadline(Run& run, bool fresh_scope, const Now& now, Done done);
   enum class Change { kAttach, kOther };  ///< processes may be attached side by side, anything else is done alone
   Run* find_changeable(const AnalysisId& id, Change change, Error& why);
@@ -265,7 +272,7 @@ class Supervisor {
   std::unordered_map<AnalysisId, RunKey> by_id_;
   std::unordered_map<RunKey, RegisterDone> waiting_;
   std::map<RunKey, std::unique_ptr<Ended>> ended_;
-  /// Slices of runs whose end is not on the disk yet, and what waits for their names.
+  /// Slices of runs whose end is not on the disk yet, or that are taken down again; and what waits for their names.
   std::map<std::string, std::vector<std::function<void()>>> leaving_;
   /// How often the limits of the cgroups above the runs had been reached when that was last looked at, by path; none
   /// before it was.
@@ -279,7 +286,6 @@ class Supervisor {
   std::vector<std::pair<std::string, std::optional<RunRow>>> unadopted_;
   Before before_;
   bool sweep_armed_ = false;
-  std::set<std::string> letting_go_;   ///< slices in which nobody is but who was mistaken for another
   std::set<std::string> unaccounted_;  ///< slices of no run of ours, at the last sweep
   std::function<void(const Now&)> beat_;
   std::vector<std::unique_ptr<Run>>

@@ -370,6 +370,7 @@ Result<void> FakePlacer::start_scope(const ScopeOrder& order, ProcessKey process
   if (found == nullptr || (!by_pid && key_of(found->stat) != process))
     return gone("the process", std::errc::no_such_process);
   const std::string path = world_.path_of(order.slice) + "/" + order.scope;
+  if (order.slice != parent_ && !world_.slices_.contains(order.slice)) world_.imply_slice(order.slice);
   world_.begin_scope(path, order);
   if (!found->alive()) return {};  // Accepted: the scope is made, and stays empty (measured).
   if (world_.cgroups.on_move) world_.cgroups.on_move(process.pid, path);

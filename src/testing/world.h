@@ -389,6 +389,7 @@ class World {
   void begin_scope(const std::string& path, const supervise::ScopeOrder& order);
   void stop_scope(const std::string& path);
   void drop_slice(const Slice& slice);
+  void imply_slice(const std::string& name);
   void act_on_signals(pid_t pid);
   pid_t adopter_of(const Process& dead) const;
   void on_left(const std::string& cgroup);

@@ -65,6 +65,15 @@ void World::remove_slice(const std::string& name) {
   if (!slice->removed && !populated(*slice)) drop_slice(*slice);  // Else with the last one, when that wakes.
 }
 
+/// A scope is to be started in a slice that is not there (any more): systemd makes one of that name, without limits.
+void World::imply_slice(const std::string& name) {
+  auto slice = std::make_shared<Slice>();
+  slice->path = path_of(name);
+  slice->limits = {Bytes::infinite(), Bytes::infinite()};
+  enforce(*slice, slice->limits);
+  slices_[name] = std::move(slice);
+}
+
 void World::drop_slice(const Slice& slice) {
   std::erase_if(scopes_, [&](const auto& entry) { return supervise::is_within(entry.first, slice.path); });
   for (auto it = slices_.begin(); it != slices_.end(); ++it) {

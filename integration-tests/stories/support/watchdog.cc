@@ -106,6 +106,7 @@ Watchdog::Watchdog(Hearing hearing) : hearing_(hearing) {
 
 Result<void> Watchdog::connect() {
   if (auto opened = connection_->reopen(); !opened) return opened;
+  (void)connection_->unique_name();  // The bus closes a connection that takes half a minute to say who it is.
   slots_.clear();
   if (hearing_ == Hearing::kNothing) return {};
   const std::string path = std::string("type='signal',path_namespace='") + names::kManagerPath + "'";
