@@ -199,6 +199,8 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     if (!lives) return remove_when_kept(slice);  // A registration that came to nothing.
     known = Known::kAskedFor;
     note = read_placement(slice);
+    // Its leader is elsewhere: it was not placed yet, and who is here was left by another run of that name.
+    if (note && lives_outside(note->row.leader, (*cgroup)->path())) note.reset();
   }
   if (note && known == Known::kAskedFor) {
     if (const auto mistaken = find_mistaken(note->row.leader, (*cgroup)->path())) {

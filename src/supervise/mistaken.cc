@@ -28,6 +28,13 @@ std::optional<Supervisor::Moved> Supervisor::find_mistaken(const ProcessKey& ask
   return Moved{key_of(*stat), known ? *from : ""};
 }
 
+bool Supervisor::lives_outside(const ProcessKey& process, const std::string& cgroup) const {
+  const auto stat = ports_.processes.find_stat(process.pid);
+  if (!stat || key_of(*stat) != process) return false;
+  const auto where = ports_.processes.find_cgroup(process.pid);
+  return where && !is_within(*where, cgroup);
+}
+
 void Supervisor::forget_asked(Run& run, const ProcessKey& process) {
   const auto it = std::find(run.asked.begin(), run.asked.end(), process);
   if (it == run.asked.end()) return;

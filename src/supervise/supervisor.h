@@ -159,6 +159,7 @@ class Supervisor {
 
   // mistaken.cc
   std::optional<Moved> find_mistaken(const ProcessKey& asked, const std::string& cgroup) const;
+  bool lives_outside(const ProcessKey& process, const std::string& cgroup) const;
   void forget_asked(Run& run, const ProcessKey& process);
 
   // adoption.cc
