@@ -220,8 +220,15 @@ void Witness::on_daemon_gone(bool by_reboot) {
     left_[note->row.run_id] = *note;
     see_decision(*slice, *note);  // That is not on record yet, perhaps, and will be by the next daemon.
   }
-  pending_.clear();
+  std::erase_if(pending_, [this](const auto& entry) { return !is_noted_ahead(entry.second); });
   for (auto& [run_id, run] : runs_) run.taken = run.taken || by_reboot;
+}
+
+/// Asked to end before systemd was asked to place it: the next daemon knows of both.
+bool Witness::is_noted_ahead(const Wanted& wanted) const {
+  const auto text = world_.placements.read(World::slice_name(wanted.known.id));
+  const auto note = text ? supervise::parse_note(*text) : Result<RunNote>(invalid(""));
+  return note && note->row.leader == wanted.leader && note->cause;
 }
 
 void Witness::on_daemon_up() {
@@ -345,7 +352,7 @@ std::optional<std::string> Witness::why_implausible(const EventRecord& end, cons
   const supervise::MemoryEvents events = slice == nullptr ? supervise::MemoryEvents{} : slice->events;
   switch (*end.reason) {
     case Reason::kExited:
-      if (run.told) return "was sent SIGTERM";
+      if (run.told && !run.taken) return "was sent SIGTERM";  // With its slice went the note of what it was for.
       if (events.oom_kill > 0) return "the kernel has killed in it";
       return std::nullopt;
     case Reason::kWallClock:

@@ -91,6 +91,7 @@ class Witness {
   std::optional<supervise::RunNote> read_note(const testing::Slice& slice) const;
   void discover();
   std::multimap<std::string, Wanted>::iterator find_pending(const std::string& id, const supervise::ProcessKey& leader);
+  bool is_noted_ahead(const Wanted& wanted) const;
   void see_decision(const testing::Slice& slice, const supervise::RunNote& note);
   void check_ends();
   void check_time(const testing::Slice& slice, const supervise::RunNote& note, const Known& run);
