@@ -44,6 +44,8 @@ constexpr Span kLongEnough = 60s;  ///< the wall clock of a run that something e
 /// How much later than its limit and its grace a run may be ended on such a day: systemd's backstop comes 15 s after
 /// the grace and gives a grace of its own; the rest is for a guest that is emulated.
 constexpr Span kRestartMargin = 25s;
+/// Between one refusal and the next try. Lanes that never rest leave the emulated guest no time to start the daemon in.
+constexpr Span kRefused = 1s;
 
 long uniform(Rng& rng, long from, long to) { return std::uniform_int_distribution<long>(from, to)(rng); }
 Span ms(long count) { return std::chrono::milliseconds(count); }
@@ -449,7 +451,7 @@ class Lane {
     const bool daemon_away =
         said.find("is not running") != std::string::npos || said.find("does not answer") != std::string::npos;
     EXPECT_TRUE(daemon_away || manager_or_bus_away()) << attempt.run.id << ": " << said;
-    std::this_thread::sleep_for(200ms);  // It may be away for a while.
+    std::this_thread::sleep_for(kRefused);
   }
 
   // -- over the bus --
@@ -485,7 +487,7 @@ class Lane {
       // It may be watched all the same. It was never let through its gate.
       leader.signal(SIGKILL);
       watcher_.expect_gone(attempt.run.id, monotonic_now());
-      std::this_thread::sleep_for(200ms);
+      std::this_thread::sleep_for(kRefused);
     }
     // Left a zombie until its end is kept, as a good parent does: its status can be read from it.
     EXPECT_TRUE(leader.await_end(attempt.wall_clock + kGrace + kRestartMargin + kPatience))
