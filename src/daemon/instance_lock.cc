@@ -35,8 +35,10 @@ Result<InstanceLock> InstanceLock::take(const std::filesystem::path& file) {
   std::error_code error;
   std::filesystem::create_directories(file.parent_path(), error);  // Where that fails, open() says why.
   for (;;) {
-    UniqueFd fd(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+    UniqueFd fd(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd) return errno_error("the lock " + file.string());
+    // Whoever may read a file may lock it, and would keep the watchdog away with that.
+    if (::fchmod(fd.get(), 0600) < 0) return errno_error("the lock " + file.string());
     if (::flock(fd.get(), LOCK_EX | LOCK_NB) < 0) {
       if (errno != EWOULDBLOCK) return errno_error("the lock " + file.string());
       return Error{std::make_error_code(std::errc::device_or_resource_busy),

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <optional>
 
 namespace aw::daemon {
@@ -31,6 +32,15 @@ TEST_F(ALock, IsHadByOneAtATime) {
 
   first.reset();
   EXPECT_TRUE(InstanceLock::take(file_));
+}
+
+TEST_F(ALock, IsNotForOthersToTake) {
+  std::filesystem::create_directories(file_.parent_path());
+  std::ofstream(file_) << "1\n";
+  std::filesystem::permissions(file_, std::filesystem::perms(0644));  // Of an earlier version.
+  ASSERT_TRUE(InstanceLock::take(file_));
+
+  EXPECT_EQ(std::filesystem::status(file_).permissions(), std::filesystem::perms(0600));
 }
 
 TEST_F(ALock, SaysWhereItCannotBe) {
