@@ -267,15 +267,21 @@ void Manager::ask_about_started(const StartPtr& start) {
 
 void Manager::retry_later(const StartPtr& start, Span pause) {
   ++start->retries;
+  if (later(pause, [this, start] { send_start(start); })) return;
+  start->done(Error{std::make_error_code(std::errc::not_enough_memory), "a timer"}, loop_.now());
+}
+
+bool Manager::later(Span pause, std::function<void()> work) {
   auto source = std::make_shared<loop::Source>();
-  auto timer = loop_.add_timer(loop::Priority::kBus, "retry of a unit's start", [this, start, source](const Now&) {
-    const auto keep = start;  // NOLINT(performance-unnecessary-copy-initialization): the closure goes below.
+  auto timer = loop_.add_timer(loop::Priority::kBus, "another try", [source, work = std::move(work)](const Now&) {
+    const auto keep = work;  // The closure goes with its source.
     source->reset();
-    send_start(keep);
+    keep();
   });
-  if (!timer) return start->done(std::move(timer).error(), loop_.now());
+  if (!timer) return false;
   *source = std::move(*timer);
   loop::Loop::set_timer(*source, loop_.now().monotonic + pause);
+  return true;
 }
 
 // ---- changing and stopping ----
@@ -300,34 +306,38 @@ void Manager::request_limits(const std::string& slice, const SliceLimits& limits
 
 void Manager::request_remove(const std::string& slice, Done done) {
   stopping_.insert(slice);
-  request_job("StopUnit", slice, [this, slice, done = std::move(done)](Result<void> stopped, const Now& now) {
-    stopping_.erase(slice);
-    done(std::move(stopped), now);
-    if (auto waiting = after_stop_.extract(slice)) {
-      for (const StartPtr& start : waiting.mapped()) send_start(start);
-    }
-  });
+  request_job("StopUnit", slice, loop_.now().monotonic + kComesBack,
+              [this, slice, done = std::move(done)](Result<void> stopped, const Now& now) {
+                stopping_.erase(slice);
+                done(std::move(stopped), now);
+                if (auto waiting = after_stop_.extract(slice)) {
+                  for (const StartPtr& start : waiting.mapped()) send_start(start);
+                }
+              });
 }
 
 void Manager::request_stop(const std::string& unit, Done done) {
   stopping_.insert(unit);
-  request_job("StopUnit", unit, [this, unit, done = std::move(done)](Result<void> stopped, const Now& now) {
-    stopping_.erase(unit);
-    done(std::move(stopped), now);
-  });
+  request_job("StopUnit", unit, loop_.now().monotonic + kComesBack,
+              [this, unit, done = std::move(done)](Result<void> stopped, const Now& now) {
+                stopping_.erase(unit);
+                done(std::move(stopped), now);
+              });
 }
 
-void Manager::request_job(const char* method, const std::string& unit, Done done) {
+void Manager::request_job(const char* method, const std::string& unit, Instant give_up, Done done) {
   AW_FAILPOINT("systemd.stop-unit");
   auto call = connection_.new_call(kDestination, kPath, kManager, method);
   call.append(unit).append("replace");
   connection_.request(
       std::move(call),
-      [this, unit, done = std::move(done)](Reply reply) {
+      [this, method, unit, give_up, done = std::move(done)](Reply reply) {
         if (const int e = AW_FAILPOINT_ERRNO("systemd.stop-unit-reply", ETIMEDOUT)) {
           return done(errno_error("stop " + unit, e), loop_.now());
         }
         if (const auto* error = std::get_if<RemoteError>(&reply)) {
+          const auto again = [this, method, unit, give_up, done] { request_job(method, unit, give_up, done); };
+          if (is_away(*error) && loop_.now().monotonic < give_up && later(kLostPause, again)) return;
           const bool gone = error->name == "org.freedesktop.systemd1.NoSuchUnit";
           return done(gone ? Result<void>() : failure("stop " + unit, *error), loop_.now());
         }

@@ -60,7 +60,9 @@ class Manager final : public supervise::Placer {
   void retry_later(const StartPtr& start, Span pause);
   bool may_still_come(const Start& start) const;
   void ask_about_started(const StartPtr& start);
-  void request_job(const char* method, const std::string& unit, supervise::Done done);
+  void request_job(const char* method, const std::string& unit, Instant give_up, supervise::Done done);
+  /// False where there is no memory for a timer.
+  bool later(Span pause, std::function<void()> work);
   void on_job_removed(bus::Message signal);
   void on_job_new(bus::Message signal);
   void on_job_type(const std::string& unit, bus::Reply reply);
