@@ -206,7 +206,7 @@ void Daemon::on_manager_ready(Result<std::string> cgroup) {
   if (!cgroup) return on_bus_away(cgroup.error());
   const bool again = supervisor_ != nullptr;
   if (auto built = build(*cgroup); !built) return fail(built.error());
-  if (again) supervisor_->on_manager_back(loop_.now());
+  if (again && watching_) supervisor_->on_manager_back(loop_.now());
   if (stay_ == Stay::kOnePass) return begin();
   if (auto served = service_->start(); !served) return on_bus_away(served.error());
   connection_->request_name(names::kBusName, [this](Result<void> taken) { on_name(std::move(taken)); });

@@ -163,9 +163,15 @@ Result<std::unique_ptr<ProcessHandle>> ProcFs::open(pid_t pid) {
         at == std::string::npos ? "" : status->substr(at + 7, status->find('\n', at + 7) - at - 7);
     return no_such_process(pid, "is a thread of process " + leader + "; register that one");
   }
-  if (!fd && (errno == EMFILE || errno == ENFILE)) return errno_error("open process " + std::to_string(pid));
+  if (!fd && errno != ESRCH && errno != EINVAL && errno != ENOENT) {
+    return errno_error("open process " + std::to_string(pid));  // Says nothing about the process.
+  }
   if (!fd) return no_such_process(pid, "does not exist");
   const auto stat = find_stat(pid);
+  if (!stat && !is_readable(fd.get())) {
+    return Error{std::make_error_code(std::errc::resource_unavailable_try_again),
+                 "process " + std::to_string(pid) + " cannot be read"};
+  }
   // Gone meanwhile, or gone and its pid another's: only what our pidfd still holds alive was read.
   if (!stat) return no_such_process(pid, "ended just now");
   if (is_readable(fd.get()) && stat->state != 'Z' && stat->state != 'X') return no_such_process(pid, "ended just now");

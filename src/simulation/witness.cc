@@ -194,7 +194,7 @@ void Witness::on_death(pid_t pid) {
     if (!note || !runs_.contains(note->row.run_id)) continue;
     Known& run = runs_.at(note->row.run_id);
     const auto key = key_of(process.stat);
-    if (note->row.leader == key && world_.members(slice->path).size() > 1) run.lost_leader = true;
+    if (note->row.leader == key) run.lost_leader = true;
     if (note->row.owner == key) run.lost_owner = true;
   }
 }

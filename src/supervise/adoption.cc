@@ -92,6 +92,11 @@ RunNote note_of_row(const RunRow& row, Span backstop_margin) {
 void Supervisor::adopt(Before before, const Now& now) {
   finished_.clear();
   const auto slices = ports_.cgroups.list_slices();
+  if (!slices && !says_gone(slices.error())) {
+    // Nobody knows what is there: no run is lost for that.
+    unread_ = std::move(before);
+    return arm_adoption(now);
+  }
   for (const std::string& slice : slices ? *slices : std::vector<std::string>()) {
     const auto row = std::find_if(before.rows.begin(), before.rows.end(), [&](const RunRow& candidate) {
       return candidate.boot_id == ports_.identity.boot_id() && is_of(candidate, slice);
@@ -107,6 +112,9 @@ void Supervisor::adopt(Before before, const Now& now) {
   const std::vector<RunRow> left = std::move(before.rows);
   before_ = std::move(before);
   for (const RunRow& row : left) {
+    const bool watched =
+        std::any_of(runs_.begin(), runs_.end(), [&](const auto& entry) { return entry.second->run_id == row.run_id; });
+    if (watched) continue;  // Its slice had another name than its row says.
     chronicle_.pass_over(row.run_id, before_.is_recorded);
     if (chronicle_.has_ended(row.run_id)) {  // Or was let go. Only the row was left.
       ports_.recorder.end_run(row.run_id);
@@ -169,6 +177,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   AW_FAILPOINT("adoption.opened");
   const auto pids = (*cgroup)->read_processes();
   const auto populated = (*cgroup)->read_populated();
+  if (!populated && !says_gone(populated.error())) return adopt_later(slice, std::move(row), now);
   const bool lives = populated && *populated;
 
   std::optional<RunNote> note;
@@ -258,13 +267,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   AW_FAILPOINT("adoption.recorded");
   if (is_new || !has_note) remember(run);
   ports_.placements.remove(slice);
-  for (const ProcessKey& asked : note->asked) {
-    const auto mistaken = find_mistaken(asked, run.cgroup->path());
-    const auto where = mistaken ? ports_.processes.find_cgroup(asked.pid) : std::nullopt;
-    if (!where) continue;
-    give_back(*where, {*mistaken}, shelter_unit(id, ports_.identity.new_uuid()), now,
-              [](const Result<void>&, const Now&) {});
-  }
+  for (const ProcessKey& asked : note->asked) settle_asked(run, asked, now);
   if (finish_release(run, now) && run.over()) return;
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
   const auto found = run.cgroup->read_limits();
@@ -282,16 +285,39 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   finish(run, *note, now);
 }
 
-void Supervisor::adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now) {
-  constexpr Span kAgain = std::chrono::seconds{1};
-  if (unadopted_.empty()) {
-    (void)wheel_.arm(now.monotonic + kAgain, {0, static_cast<std::uint32_t>(Purpose::kAdoptAgain), 0});
-    update_alarm();
+/// The daemon before this one had asked systemd to move it into the run: it is in there, or comes yet.
+void Supervisor::settle_asked(Run& run, const ProcessKey& asked, const Now& now) {
+  const auto stat = ports_.processes.find_stat(asked.pid);
+  const auto where = ports_.processes.find_cgroup(asked.pid);
+  if (!stat || !where) return;
+  const bool inside = is_within(*where, run.cgroup->path());
+  if (key_of(*stat) != asked) {
+    const auto mistaken = find_mistaken(asked, run.cgroup->path());
+    if (!mistaken) return;
+    return give_back(*where, {*mistaken}, shelter_unit(run.id, ports_.identity.new_uuid()), now,
+                     [](const Result<void>&, const Now&) {});
   }
+  const auto roots = run.roots();
+  if (stat->state == 'Z' || std::find(roots.begin(), roots.end(), asked) != roots.end()) return;
+  (inside ? run.attached : run.asked).push_back(asked);
+  std::vector<Moved> moved;
+  if (inside) (void)gather_tree(run, asked.pid, where->substr(where->rfind('/') + 1), moved);
+  remember(run);
+}
+
+void Supervisor::adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now) {
+  if (unadopted_.empty()) arm_adoption(now);
   unadopted_.emplace_back(slice, std::move(row));
 }
 
+void Supervisor::arm_adoption(const Now& now) {
+  constexpr Span kAgain = std::chrono::seconds{1};
+  (void)wheel_.arm(now.monotonic + kAgain, {0, static_cast<std::uint32_t>(Purpose::kAdoptAgain), 0});
+  update_alarm();
+}
+
 void Supervisor::adopt_again(const Now& now) {
+  if (unread_) return adopt(*std::exchange(unread_, std::nullopt), now);
   for (auto& [slice, row] : std::exchange(unadopted_, {})) adopt_slice(slice, std::move(row), before_, now);
 }
 
@@ -358,7 +384,7 @@ void Supervisor::finish(Run& run, const RunNote& note, const Now& now) {
   // The grace goes on; nobody gets a second one.
   if (note.escalated) return happen(run, Happening::kGraceExpired, now);
   // It begins now where the note was written before the end was decided: a kill while the run was being placed.
-  arm(run, Purpose::kGrace, add_span(run.ending_since, run.limits.grace));
+  arm(run, Purpose::kGrace, add_span(note.told ? run.ending_since : now.monotonic, run.limits.grace));
 }
 
 void Supervisor::close(Run& run, const RunNote& note, const Now& now) {

@@ -372,6 +372,39 @@ TEST_F(ARestart, DoesNotTakeSystemdForWhatEndedItBeforeItsDeadline) {
   EXPECT_EQ(end_of("late"), Reason::kExited);
 }
 
+TEST_F(ARestart, LosesNobodyWhereItCannotBeSeenWhoIsThere) {
+  const std::string run_id = find()->run_id;
+  for (bool* trouble : {&world.cgroups.cannot_list, &world.cgroups.cannot_tell_populated}) {
+    world.restart_daemon();
+    *trouble = true;
+    world.adopt();
+    world.advance(10s);
+    EXPECT_EQ(end_of(), std::nullopt);
+    EXPECT_EQ(find(), nullptr);
+    *trouble = false;
+    world.advance(2s);
+    ASSERT_NE(find(), nullptr);
+    EXPECT_EQ(find()->run_id, run_id);
+    EXPECT_EQ(end_of(), std::nullopt);
+    expect_left_alone(leader);
+  }
+}
+
+TEST_F(ARestart, GivesTheGraceToThoseWhoWereNotToldInTime) {
+  set_on_term(OnTerm::kIgnores);
+  auto note = parse_note(*world.slice("job").note).value();
+  note.cause = Cause{Reason::kRequested, "asked by uid 1000"};
+  note.ending_since = world.now().monotonic;
+  world.slice("job").note = format_note(note);  // kill -9 before SIGTERM.
+  restart(1min);
+
+  world.advance(9s);
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
+  world.advance(2s);
+  EXPECT_EQ(end_of(), Reason::kRequested);
+  EXPECT_TRUE(end_record().escalated);
+}
+
 TEST_F(ARestart, WaitsForDescriptorsBeforeItWatchesAgain) {
   const std::string run_id = find()->run_id;
   world.restart_daemon();

@@ -153,6 +153,8 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
           AW_FAILPOINT("change.all-moved");
           if (!placed && moved.releasing) bring_back(moved, scope);
         }
+        // systemd has not said that it let nobody out: what it did, or does yet, is finished then.
+        if (moved.releasing && moved.phase == Phase::kRunning && is_unanswered(placed)) moved.release_begun = true;
         placed = to_answer(moved.id, std::move(placed));
         moved.rehousing = false;
         if (placed) {

@@ -189,6 +189,37 @@ TEST_F(ASlowSystemdWithARun, TakesAnotherForTheProcessThatIsAttached) {
   }
 }
 
+TEST_F(ASlowSystemdWithARun, MovesAProcessThatIsAttachedWhichNobodyTakesForAnOrphan) {
+  const pid_t helper = world.spawn(world.user_shell, "helper");
+  world.placer.hold();
+  supervisor.request_attach(World::id("job"), world.handle(helper), world.caller(), world.now(), World::keep(reply));
+  world.placer.carry_out();
+  world.advance(1min);
+  expect_left_alone(helper);
+
+  restart();
+  const pid_t helpers_child = world.spawn(helper);
+  world.advance(1min);
+
+  expect_left_alone(helper);
+  expect_left_alone(helpers_child);
+  EXPECT_THAT(find()->attached, ElementsAre(key_of(world.process(helper).stat)));
+  EXPECT_THAT(world.records("job", EventKind::kOrphanFound), IsEmpty());
+}
+
+TEST_F(ASlowSystemdWithARun, MovesAProcessThatIsAttachedWhenTheNextDaemonIsThere) {
+  const pid_t helper = world.spawn(world.user_shell, "helper");
+  world.placer.hold();
+  supervisor.request_attach(World::id("job"), world.handle(helper), world.caller(), world.now(), World::keep(reply));
+  const auto late = world.placer.take();
+  restart();
+  late();
+  world.advance(1min);
+
+  EXPECT_TRUE(is_within(world.process(helper).cgroup, find()->cgroup->path()));
+  expect_left_alone(helper);
+}
+
 TEST_F(ASlowSystemdWithARun, TakesAnotherForTheLeaderOfARunWhoseTimeIsExtended) {
   for (const bool daemon_dies : {false, true}) {
     const pid_t first = find()->leader_key.pid;

@@ -36,6 +36,9 @@ using Done = std::function<void(Result<void>, const Now&)>;
 /// True for the errors by which a held cgroup or process says that it is gone (ENODEV, ENOENT, ESRCH): an outcome.
 bool says_gone(const Error& error);
 
+/// True for the errors by which systemd has not said whether it did what it was asked for, or may do it yet.
+bool is_unanswered(const Result<void>& answer);
+
 /// Whether a cgroup is `path` or below it, both as /proc/PID/cgroup shows them.
 inline bool is_within(const std::string& cgroup, const std::string& path) {
   return (cgroup + "/").starts_with(path + "/");
@@ -106,9 +109,9 @@ class Cgroups {
   virtual std::vector<Ancestor> read_ancestors() const = 0;
 };
 
-/// The notes (run_note.h) of runs that systemd was asked to place and has not said it did, by slice. systemd may do that
-/// after the daemon has died, and by then the pid that it was given may be another's. They outlive the daemon, not the
-/// boot.
+/// The notes (run_note.h) of runs that systemd was asked to place and has not said it did, by slice. systemd may do
+/// that after the daemon has died, and by then the pid that it was given may be another's. They outlive the daemon, not
+/// the boot.
 class Placements {
  public:
   virtual ~Placements() = default;

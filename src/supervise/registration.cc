@@ -166,12 +166,18 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   Run& run = *runs_.at(key);  // Nothing but this ends a run that is being placed.
   const RegisterDone done = std::move(waiting_.at(key));
   waiting_.erase(key);
-  const bool made = placed || placed.error().code == std::errc::operation_canceled;
+  bool made = placed || placed.error().code == std::errc::operation_canceled;
   // Not that it was refused: systemd has not said, and may have done it, or do it yet.
-  const bool unanswered = !placed && (placed.error().code == std::errc::protocol_error ||
-                                      placed.error().code == std::errc::connection_aborted);
+  const bool unanswered = is_unanswered(placed);
   const bool lived = run.leader->alive();
   std::vector<Moved> moved{{run.leader_key, run.origin}};
+  const std::string folder = ports_.cgroups.path_of(run.slice);
+  if (placed && lived && lives_outside(run.leader_key, folder) && !find_mistaken(run.leader_key, folder)) {
+    // Whoever is in units of that name, it is not for us to move them.
+    made = false;
+    placed = refuse(Refusal::kScopeFailed, "systemd has units of that name, and the process is not in them");
+    arm_sweep(now);
+  }
   AW_FAILPOINT("registration.placed");
   if (placed && lived) placed = take_over(run, moved, now);
   AW_FAILPOINT("registration.taken-over");

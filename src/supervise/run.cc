@@ -56,8 +56,14 @@ LimitOf limit_of(Reason reason, const std::optional<Cause>& cause) {
 
 std::vector<ProcessKey> Run::roots() const {
   std::vector<ProcessKey> roots = attached;
+  roots.insert(roots.end(), asked.begin(), asked.end());  // It is inside already, perhaps.
   roots.push_back(leader_key);
   return roots;
+}
+
+bool is_unanswered(const Result<void>& answer) {
+  return !answer &&
+         (answer.error().code == std::errc::protocol_error || answer.error().code == std::errc::connection_aborted);
 }
 
 bool says_gone(const Error& error) {

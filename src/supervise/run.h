@@ -129,7 +129,7 @@ struct Run {
   std::unique_ptr<ProcessHandle> owner;  ///< none: pid 1, a manager, or not wanted
   std::vector<ProcessKey> attached;
   std::vector<ProcessKey> asked;  ///< that systemd was given the pids of, for a further scope, and has not answered for
-  std::string comm;  ///< the leader's, renewed as long as it can be read
+  std::string comm;               ///< the leader's, renewed as long as it can be read
   std::string cmdline;
   std::vector<pid_t> largest;  ///< of a large tree: where its memory was at the last round
 

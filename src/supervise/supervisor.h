@@ -171,6 +171,8 @@ class Supervisor {
   };
   std::optional<RunNote> read_placement(const std::string& slice) const;
   bool awaits_placements(const Now& now);
+  void arm_adoption(const Now& now);
+  void settle_asked(Run& run, const ProcessKey& asked, const Now& now);
   void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
   void adopt_again(const Now& now);
   void arm_sweep(const Now& now);
@@ -285,6 +287,7 @@ class Supervisor {
   std::optional<Overrun> overrun_;  ///< the last time that one of them was
   /// Slices that could not be watched at the start, for want of descriptors, and what is needed to try again.
   std::vector<std::pair<std::string, std::optional<RunRow>>> unadopted_;
+  std::optional<Before> unread_;  ///< of a start at which the slices could not be listed
   Before before_;
   bool sweep_armed_ = false;
   std::set<std::string> unaccounted_;  ///< slices of no run of ours, at the last sweep

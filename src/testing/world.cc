@@ -82,7 +82,10 @@ class FakeRunCgroup final : public RunCgroup {
     return read(slice_->stat);
   }
   Result<supervise::MemoryPressure> read_memory_pressure() const override { return read(slice_->pressure); }
-  Result<bool> read_populated() const override { return read(world_.populated(*slice_)); }
+  Result<bool> read_populated() const override {
+    if (world_.cgroups.cannot_tell_populated) return Error{std::make_error_code(std::errc::not_enough_memory), "read"};
+    return read(world_.populated(*slice_));
+  }
   Result<std::vector<pid_t>> read_processes() const override { return read(world_.members(slice_->path)); }
   supervise::Counters read_counters() const override {
     supervise::Counters counters;
@@ -319,6 +322,7 @@ Result<void> FakeCgroups::move(pid_t pid, const std::string& slice, const std::s
 }
 
 Result<std::vector<std::string>> FakeCgroups::list_slices() const {
+  if (cannot_list) return Error{std::make_error_code(std::errc::not_enough_memory), "list"};
   std::vector<std::string> slices;
   for (const auto& [name, slice] : world_.slices_) slices.push_back(name);
   return slices;

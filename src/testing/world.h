@@ -121,6 +121,8 @@ class FakeCgroups final : public supervise::Cgroups {
   std::function<void(pid_t, const std::string&)> on_move;
   bool forgets_notes = false;
   std::set<pid_t> immovable;
+  bool cannot_list = false;            ///< reading what slices there are fails
+  bool cannot_tell_populated = false;  ///< … and whether anybody is in one
   bool out_of_descriptors = false;
   int kill_error = 0;             ///< cgroup.kill fails with it
   bool read_only = false;         ///< limits can't be written to files
