@@ -847,6 +847,11 @@ TEST_P(ABadDay, LosesAndDoublesNoEndAndHarmsNobodyElse) {
   EXPECT_GT(bystanders.with_used_pid(), 0) << "no pid could be used again: nothing is known about those who have one";
   EXPECT_THAT(processes_left(prefix), IsEmpty());
   check_records(prefix, runs, book);
+  if (fault == Fault::kReexec || fault == Fault::kReload) {
+    for (const auto& [what, count] : book.counts()) {
+      EXPECT_EQ(what.find("refused"), std::string::npos) << what << ", " << count << " times";
+    }
+  }
 
   EXPECT_EQ(run_command({"systemctl", "list-units", "--plain", "--no-legend", "--state=failed", "analysis*"}).out, "");
   EXPECT_TRUE(await([] { return units_of_runs().empty(); })) << ::testing::PrintToString(units_of_runs());
