@@ -115,16 +115,19 @@ void Supervisor::adopt(Before before, const Now& now) {
     const bool watched =
         std::any_of(runs_.begin(), runs_.end(), [&](const auto& entry) { return entry.second->run_id == row.run_id; });
     if (watched) continue;  // Its slice had another name than its row says.
-    chronicle_.pass_over(row.run_id, before_.is_recorded);
-    if (chronicle_.has_ended(row.run_id)) {  // Or was let go. Only the row was left.
-      ports_.recorder.end_run(row.run_id);
-      continue;
-    }
     const bool rebooted = row.boot_id != ports_.identity.boot_id();
-    AW_FAILPOINT("adoption.lost");
-    chronicle_.lost(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back",
-                    now);
+    close_row(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back", before_,
+              now);
   }
+}
+
+/// Of a run that has no cgroup any more.
+void Supervisor::close_row(const RunRow& row, const std::string& why, const Before& before, const Now& now) {
+  chronicle_.pass_over(row.run_id, before.is_recorded);
+  // Or was let go. Only the row was left.
+  if (chronicle_.has_ended(row.run_id)) return ports_.recorder.end_run(row.run_id);
+  AW_FAILPOINT("adoption.lost");
+  chronicle_.lost(row, why, now);
 }
 
 std::set<std::string> Supervisor::find_unaccounted() const {
@@ -168,10 +171,8 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   const RunKey key = ++last_key_;
   auto cgroup = ports_.cgroups.open(key, slice);
   if (!cgroup && says_gone(cgroup.error())) {
-    if (!row) return;
-    chronicle_.pass_over(row->run_id, before.is_recorded);
-    if (chronicle_.has_ended(row->run_id)) return ports_.recorder.end_run(row->run_id);
-    return chronicle_.lost(*row, "its cgroup went when the watchdog came back", now);
+    if (row) close_row(*row, "its cgroup went when the watchdog came back", before, now);
+    return;
   }
   if (!cgroup) return adopt_later(slice, std::move(row), now);
   AW_FAILPOINT("adoption.opened");
@@ -185,12 +186,7 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
     if (auto parsed = parse_note(*text)) note = std::move(*parsed);
   }
   if (note && row && row->run_id != note->row.run_id) {
-    chronicle_.pass_over(row->run_id, before.is_recorded);
-    if (chronicle_.has_ended(row->run_id)) {
-      ports_.recorder.end_run(row->run_id);
-    } else {
-      chronicle_.lost(*row, "another run has its cgroup", now);
-    }
+    close_row(*row, "another run has its cgroup", before, now);
   }
   const bool has_note = note.has_value();
   if (!note && row) note = note_of_row(*row, kBackstopMargin);

@@ -161,6 +161,10 @@ class ASlowSystemdWithARun : public ARun {
     world.advance(1s);
     world.adopt();
   }
+  void attach_slowly(pid_t pid) {
+    world.placer.hold();
+    supervisor.request_attach(World::id("job"), world.handle(pid), world.caller(), world.now(), World::keep(reply));
+  }
   void expect_back(pid_t pid) {
     expect_left_alone(pid);
     EXPECT_EQ(world.process(pid).cgroup, "/user.slice/user-1000.slice/session-1.scope");
@@ -171,8 +175,7 @@ class ASlowSystemdWithARun : public ARun {
 TEST_F(ASlowSystemdWithARun, TakesAnotherForTheProcessThatIsAttached) {
   for (const bool daemon_dies : {false, true}) {
     const pid_t helper = world.spawn(world.user_shell, "helper");
-    world.placer.hold();
-    supervisor.request_attach(World::id("job"), world.handle(helper), world.caller(), world.now(), World::keep(reply));
+    attach_slowly(helper);
     replace(helper);
     if (daemon_dies) {
       world.placer.carry_out();
@@ -191,8 +194,7 @@ TEST_F(ASlowSystemdWithARun, TakesAnotherForTheProcessThatIsAttached) {
 
 TEST_F(ASlowSystemdWithARun, MovesAProcessThatIsAttachedWhichNobodyTakesForAnOrphan) {
   const pid_t helper = world.spawn(world.user_shell, "helper");
-  world.placer.hold();
-  supervisor.request_attach(World::id("job"), world.handle(helper), world.caller(), world.now(), World::keep(reply));
+  attach_slowly(helper);
   world.placer.carry_out();
   world.advance(1min);
   expect_left_alone(helper);
@@ -209,8 +211,7 @@ TEST_F(ASlowSystemdWithARun, MovesAProcessThatIsAttachedWhichNobodyTakesForAnOrp
 
 TEST_F(ASlowSystemdWithARun, MovesAProcessThatIsAttachedWhenTheNextDaemonIsThere) {
   const pid_t helper = world.spawn(world.user_shell, "helper");
-  world.placer.hold();
-  supervisor.request_attach(World::id("job"), world.handle(helper), world.caller(), world.now(), World::keep(reply));
+  attach_slowly(helper);
   const auto late = world.placer.take();
   restart();
   late();

@@ -171,6 +171,7 @@ class Supervisor {
   };
   std::optional<RunNote> read_placement(const std::string& slice) const;
   bool awaits_placements(const Now& now);
+  void close_row(const RunRow& row, const std::string& why, const Before& before, const Now& now);
   void arm_adoption(const Now& now);
   void settle_asked(Run& run, const ProcessKey& asked, const Now& now);
   void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
