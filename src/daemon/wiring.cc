@@ -34,7 +34,10 @@ supervise::Machine this_machine() {
 std::filesystem::path made_ready(const std::filesystem::path& ledger, bus::BusKind bus) {
   if (bus == bus::BusKind::kUser) {
     std::error_code error;
-    std::filesystem::create_directories(ledger.parent_path(), error);
+    if (std::filesystem::create_directories(ledger.parent_path(), error)) {
+      // Who else may come into a home differs from host to host.
+      std::filesystem::permissions(ledger.parent_path(), std::filesystem::perms::owner_all, error);
+    }
   }
   return ledger;
 }
