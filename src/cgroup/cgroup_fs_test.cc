@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -309,6 +310,22 @@ TEST_F(ARunsTreeWithoutWatches, MayBeDroppedByWhoIsToldOfIt) {
 TEST_F(ARunsTreeWithoutWatches, IsRefusedForAnyOtherReason) {
   error_ = EACCES;
   EXPECT_FALSE(fs_->open(7, "analysis-job.slice"));
+}
+
+TEST(ControllersThatAreMissing, AreThoseThatLimitsNeed) {
+  const std::filesystem::path root =
+      std::filesystem::temp_directory_path() / ("aw-controllers-" + std::to_string(::getpid()));
+  const auto missing = [&](const std::string& text) {
+    std::filesystem::create_directories(root / "user");
+    std::ofstream(root / "user/cgroup.controllers") << text;
+    return read_missing_controllers(root.string(), "/user").value();
+  };
+
+  EXPECT_THAT(missing("cpuset cpu io memory pids\n"), ::testing::IsEmpty());
+  EXPECT_THAT(missing("memory pids\n"), ::testing::ElementsAre("cpu"));
+  EXPECT_THAT(missing("cpuset\n"), ::testing::ElementsAre("memory", "pids", "cpu"));
+  EXPECT_FALSE(read_missing_controllers(root.string(), "/nobody"));
+  std::filesystem::remove_all(root);
 }
 
 }  // namespace
