@@ -28,7 +28,8 @@ class Turns {
   static constexpr Bounds kOfUser{512, 4};
   static constexpr Bounds kOfAdministrator{8192, 64};
 
-  /// Held as long as a slow call is under way; the last copy gives the place to the next one. Of a quick one it is null.
+  /// Held as long as a slow call is under way; the last copy gives the place to the next one. Of a quick one it is
+  /// null.
   using Place = std::shared_ptr<void>;
   using Deed = std::function<void(Place)>;
 
