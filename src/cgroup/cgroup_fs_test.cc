@@ -312,6 +312,20 @@ TEST_F(ARunsTreeWithoutWatches, IsRefusedForAnyOtherReason) {
   EXPECT_FALSE(fs_->open(7, "analysis-job.slice"));
 }
 
+TEST_F(ARunsTree, IsNotLeftByAPathThatLeadsOutOfIt) {
+  const std::filesystem::path root(root_);
+  const auto outside = root.parent_path() / (root.filename().string() + "-outside");
+  std::filesystem::create_directories(outside);
+  std::ofstream(outside / "cgroup.procs") << "";
+  std::filesystem::create_directory_symlink(outside, root / "link");
+
+  for (const std::string& path : {"/../" + outside.filename().string(), std::string("/link"), "/" + outside.string()}) {
+    EXPECT_FALSE(fs_->put_back(::getpid(), path)) << path;
+  }
+  EXPECT_EQ(std::filesystem::file_size(outside / "cgroup.procs"), 0U);
+  std::filesystem::remove_all(outside);
+}
+
 TEST(ControllersThatAreMissing, AreThoseThatLimitsNeed) {
   const std::filesystem::path root =
       std::filesystem::temp_directory_path() / ("aw-controllers-" + std::to_string(::getpid()));
