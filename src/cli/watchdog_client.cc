@@ -29,10 +29,8 @@ Error describe_error(const bus::RemoteError& error) {
 }
 
 Result<std::unique_ptr<bus::Connection>> open_bus(bus::BusKind kind) {
-  // Whoever stopped the system's watchdog wants it stopped: a question must not start it again. A user's own begins
-  // with the first one that needs it, so that nobody has to set anything up.
-  const bool own = kind == bus::BusKind::kUser;
-  return bus::Connection::open(kind, own ? bus::Activation::kAllowed : bus::Activation::kNever);
+  // Whoever stopped the watchdog wants it stopped: a question must not start it again.
+  return bus::Connection::open(kind, bus::Activation::kNever);
 }
 
 Result<WatchdogClient> WatchdogClient::connect(bus::BusKind kind) {
