@@ -47,11 +47,12 @@ void Clients::ask(const std::string& name) {
   connection_.request(std::move(call), [this, name](bus::Reply reply) { on_credentials(name, std::move(reply)); });
 }
 
-void Clients::request(const std::string& name, std::function<void(const supervise::Caller&)> done) {
+void Clients::request(const std::string& name, OnKnown done) {
   if (const auto known = known_.find(name); known != known_.end()) return done(known->second);
   ask(name);
   auto& waiting = asked_.at(name);
-  if (waiting.size() < kMaxWaiting) waiting.push_back(std::move(done));
+  if (waiting.size() >= kMaxWaiting) return done(std::nullopt);
+  waiting.push_back(std::move(done));
 }
 
 void Clients::settle(const std::string& name) {
@@ -61,44 +62,48 @@ void Clients::settle(const std::string& name) {
 }
 
 void Clients::on_credentials(const std::string& name, bus::Reply reply) {
-  read_credentials(name, std::move(reply));
+  auto waiting = asked_.extract(name);
+  if (waiting) {  // Else it has gone.
+    const auto caller = read_credentials(std::move(reply));
+    if (caller) known_[name] = *caller;
+    for (const auto& done : waiting.mapped()) done(caller);
+  }
   settle(name);
 }
 
-void Clients::read_credentials(const std::string& name, bus::Reply reply) {
-  auto waiting = asked_.extract(name);
+std::optional<supervise::Caller> Clients::read_credentials(bus::Reply reply) const {
   auto* message = std::get_if<bus::Message>(&reply);
-  if (!waiting || message == nullptr) return;  // It has gone.
+  if (message == nullptr) return std::nullopt;
   supervise::Caller caller;
   std::optional<std::uint32_t> uid;
   // Read by hand: the dictionary holds types that have no meaning to us (ay, au, h).
-  if (!message->enter('a', "{sv}")) return;
+  if (!message->enter('a', "{sv}")) return std::nullopt;
   while (!message->at_end()) {
-    if (!message->enter('e', "sv")) return;
+    if (!message->enter('e', "sv")) return std::nullopt;
     const auto key = message->read_string();
-    if (!key) return;
+    if (!key) return std::nullopt;
     if (*key == "UnixUserID" || *key == "ProcessID") {
       const auto value = message->read_variant();
       const auto* number = value ? value->get_if<std::uint32_t>() : nullptr;
-      if (number == nullptr) return;
+      if (number == nullptr) return std::nullopt;
       if (*key == "UnixUserID") uid = *number;
       if (*key == "ProcessID") caller.pid = static_cast<pid_t>(*number);
     } else if (*key == "UnixGroupIDs") {
       const auto groups = message->read_u32_list_variant();
-      if (!groups) return;
+      if (!groups) return std::nullopt;
       caller.administrator |=
           administrators_.group && std::find(groups->begin(), groups->end(), *administrators_.group) != groups->end();
     } else {
       message->skip("v");
     }
-    if (!message->leave()) return;
+    if (!message->leave()) return std::nullopt;
   }
-  if (!uid) return;  // Whoever has no uid may do nothing; its calls time out.
+  // (uid_t)-1 is nobody, and must not come to be taken for somebody by a cast (CVE-2018-19788).
+  if (!uid || *uid == static_cast<std::uint32_t>(-1)) return std::nullopt;
   caller.uid = *uid;
   const auto& uids = administrators_.uids;
   caller.administrator |= std::find(uids.begin(), uids.end(), caller.uid) != uids.end();
-  known_[name] = caller;
-  for (const auto& done : waiting.mapped()) done(caller);
+  return caller;
 }
 
 void Clients::on_name_owner_changed(bus::Message signal) {
@@ -110,6 +115,7 @@ void Clients::on_name_owner_changed(bus::Message signal) {
     known_.erase(*name);
     asked_.erase(*name);
     settle(*name);
+    if (on_gone_) on_gone_(*name);
   } else {
     ask(*name);
   }

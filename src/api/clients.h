@@ -36,8 +36,13 @@ class Clients {
   /// Called when that has become so.
   void on_ready(std::function<void()> told) { on_ready_ = std::move(told); }
 
+  /// Told of each client that goes away.
+  void on_gone(std::function<void(const std::string&)> told) { on_gone_ = std::move(told); }
+
+  /// Nothing: the bus does not say who it is, or it has too many calls waiting for that, so it may do nothing.
+  using OnKnown = std::function<void(const std::optional<supervise::Caller>&)>;
   /// Calls back with the credentials of `name`, at once if they are known; never if it goes away first.
-  void request(const std::string& name, std::function<void(const supervise::Caller&)> done);
+  void request(const std::string& name, OnKnown done);
 
   /// The unique names of all who may see what belongs to `uid`, pid 1 and ourselves excepted: administrators and
   /// `uid` itself.
@@ -49,17 +54,18 @@ class Clients {
   void ask(const std::string& name);
   void settle(const std::string& name);
   void on_credentials(const std::string& name, bus::Reply reply);
-  void read_credentials(const std::string& name, bus::Reply reply);
+  std::optional<supervise::Caller> read_credentials(bus::Reply reply) const;
   void on_name_owner_changed(bus::Message signal);
 
   bus::Connection& connection_;
   Administrators administrators_;
   bus::Slot changed_;
   std::map<std::string, supervise::Caller> known_;
-  std::map<std::string, std::vector<std::function<void(const supervise::Caller&)>>> asked_;
+  std::map<std::string, std::vector<OnKnown>> asked_;
   bool listed_ = false;
   std::set<std::string> unknown_;  ///< of those who were there at the start
   std::function<void()> on_ready_;
+  std::function<void(const std::string&)> on_gone_;
 };
 
 }  // namespace aw::api

@@ -9,6 +9,7 @@
 #include "analysis_watchdog/names.h"
 #include "api/encode.h"
 #include "api/options.h"
+#include "bus/weight.h"
 #include "record/event_dict.h"
 #include "supervise/refusal.h"
 
@@ -35,6 +36,13 @@ constexpr char kUnknownProperty[] = "org.freedesktop.DBus.Error.UnknownProperty"
 constexpr char kPropertyReadOnly[] = "org.freedesktop.DBus.Error.PropertyReadOnly";
 constexpr char kInvalidArgs[] = "org.freedesktop.DBus.Error.InvalidArgs";
 constexpr char kFailed[] = "org.freedesktop.DBus.Error.Failed";
+constexpr char kLimitsExceeded[] = "org.freedesktop.DBus.Error.LimitsExceeded";
+
+/// The arguments of a call: three times what the largest options have. What waits for its turn is kept in memory.
+constexpr std::size_t kMostArguments = 64UL << 10U;
+/// As long as calls come in they are taken off the bus first, because the one that matters may be behind a thousand
+/// others; but a turn is taken in between at least so often.
+constexpr Span kLongestPause = std::chrono::milliseconds{20};
 
 constexpr std::uint32_t kMaxEvents = 10000;
 constexpr std::uint32_t kDefaultEvents = 1000;
@@ -124,28 +132,42 @@ std::string object_path(const AnalysisId& id) {
 }
 
 const Service::Method Service::kMethods[] = {
-    {names::kManagerInterface, "RegisterAnalysis", "sua{sv}", &Service::register_analysis},
-    {names::kManagerInterface, "RegisterAnalysisByPidfd", "sha{sv}", &Service::register_analysis_by_pidfd},
-    {names::kManagerInterface, "UnregisterAnalysis", "s", &Service::unregister_analysis},
-    {names::kManagerInterface, "AttachProcess", "su", &Service::attach_process},
-    {names::kManagerInterface, "KillAnalysis", "s", &Service::kill_analysis},
-    {names::kManagerInterface, "SetLimits", "sa{sv}", &Service::set_limits},
-    {names::kManagerInterface, "ExtendDeadline", "st", &Service::extend_deadline},
-    {names::kManagerInterface, "GetAnalysis", "s", &Service::get_analysis},
-    {names::kManagerInterface, "ListAnalyses", "", &Service::list_analyses},
-    {names::kManagerInterface, "ListEvents", "a{sv}", &Service::list_events},
-    {kIntrospectable, "Introspect", "", &Service::introspect},
-    {kProperties, "Get", "ss", &Service::get_property},
-    {kProperties, "GetAll", "s", &Service::get_all_properties},
-    {kProperties, "Set", "ssv", &Service::set_property},
-    {kObjectManager, "GetManagedObjects", "", &Service::get_managed_objects},
+    {names::kManagerInterface, "RegisterAnalysis", "sua{sv}", Pace::kSlow, &Service::register_analysis},
+    {names::kManagerInterface, "RegisterAnalysisByPidfd", "sha{sv}", Pace::kSlow, &Service::register_analysis_by_pidfd},
+    {names::kManagerInterface, "UnregisterAnalysis", "s", Pace::kSlow, &Service::unregister_analysis},
+    {names::kManagerInterface, "AttachProcess", "su", Pace::kSlow, &Service::attach_process},
+    {names::kManagerInterface, "KillAnalysis", "s", Pace::kQuick, &Service::kill_analysis},
+    {names::kManagerInterface, "SetLimits", "sa{sv}", Pace::kSlow, &Service::set_limits},
+    {names::kManagerInterface, "ExtendDeadline", "st", Pace::kSlow, &Service::extend_deadline},
+    {names::kManagerInterface, "GetAnalysis", "s", Pace::kQuick, &Service::get_analysis},
+    {names::kManagerInterface, "ListAnalyses", "", Pace::kQuick, &Service::list_analyses},
+    {names::kManagerInterface, "ListEvents", "a{sv}", Pace::kQuick, &Service::list_events},
+    {kIntrospectable, "Introspect", "", Pace::kQuick, &Service::introspect},
+    {kProperties, "Get", "ss", Pace::kQuick, &Service::get_property},
+    {kProperties, "GetAll", "s", Pace::kQuick, &Service::get_all_properties},
+    {kProperties, "Set", "ssv", Pace::kSlow, &Service::set_property},
+    {kObjectManager, "GetManagedObjects", "", Pace::kQuick, &Service::get_managed_objects},
 };
 
 Service::Service(Parts parts, Administrators administrators)
-    : parts_(std::move(parts)), clients_(parts_.connection, std::move(administrators)) {}
+    : parts_(std::move(parts)),
+      clients_(parts_.connection, std::move(administrators)),
+      polkit_(parts_.connection),
+      turns_([this] {
+        if (turn_) loop::Loop::schedule(turn_);
+      }) {}
 
 Result<void> Service::start() {
   clients_.on_ready([this] { tell_untold(); });
+  clients_.on_gone([this](const std::string& client) {
+    turns_.drop(client);
+    polkit_.on_client_gone(client);
+  });
+  polkit_.clear();
+  turns_.clear();  // Of a bus that has gone.
+  auto turn = parts_.loop.add_deferred("next call", [this](const Now&) { take_turn(); });
+  if (!turn) return std::move(turn).error();
+  turn_ = std::move(*turn);
   if (auto started = clients_.start(); !started) return started;
   auto served =
       parts_.connection.serve(names::kManagerPath, [this](const Message& m) { on_call(Message::share(m.raw())); });
@@ -162,9 +184,50 @@ Result<void> Service::start() {
 
 void Service::on_call(Message message) {
   const auto shared = std::make_shared<Message>(std::move(message));
-  clients_.request(shared->sender(), [this, shared](const Caller& caller) {
-    dispatch(Call{Message::share(shared->raw()), caller});
+  const bus::Weight weight = bus::weigh(*shared, kMostArguments);
+  if (weight == bus::Weight::kTooMuch) {
+    return parts_.connection.send_error(*shared, kLimitsExceeded,
+                                        "the arguments of " + shared->member() + " have more than " +
+                                            std::to_string(kMostArguments >> 10U) + " KiB; no call needs as much");
+  }
+  clients_.request(shared->sender(), [this, shared, weight](const std::optional<Caller>& caller) {
+    if (!caller) {
+      return parts_.connection.send_error(*shared, names::error::kAccessDenied,
+                                          "the bus does not say who you are, or you call too often to be told apart");
+    }
+    Call call{Message::share(shared->raw()), *caller, {}};
+    // Nobody knows how large the rest of it is, so it is not kept; its first argument is what it fails over.
+    if (weight == bus::Weight::kUnreadable) return dispatch(std::move(call));
+    enqueue(std::move(call));
   });
+}
+
+void Service::enqueue(Call call) {
+  const std::string member = call.message.member();
+  const auto* method = std::find_if(std::begin(kMethods), std::end(kMethods),
+                                    [&](const Method& known) { return member == known.member; });
+  const Pace pace = method == std::end(kMethods) ? Pace::kQuick : method->pace;
+  const auto& bounds = call.caller.administrator ? Turns::kOfAdministrator : Turns::kOfUser;
+  const auto shared = std::make_shared<Call>(std::move(call));
+  const bool waits =
+      turns_.add(shared->caller.uid, bounds, shared->message.sender(), pace, [this, shared](Turns::Place place) {
+        shared->place = std::move(place);
+        dispatch(std::move(*shared));
+      });
+  if (!waits) {
+    return parts_.connection.send_error(shared->message, kLimitsExceeded,
+                                        "uid " + std::to_string(shared->caller.uid) + " has " +
+                                            std::to_string(bounds.waiting) +
+                                            " calls waiting for their turn; wait for the answers to some of them");
+  }
+  if (parts_.loop.now().monotonic - last_turn_ > kLongestPause) return take_turn();
+  loop::Loop::schedule(turn_);
+}
+
+void Service::take_turn() {
+  last_turn_ = parts_.loop.now().monotonic;
+  (void)turns_.take();  // One: what is due, and what else comes in, goes first again after it.
+  if (turns_.ready()) loop::Loop::schedule(turn_);
 }
 
 const Service::Method* Service::find_method(const Message& message, bool of_manager, std::string& error) const {
@@ -226,44 +289,41 @@ supervise::Done Service::replier(Call call) {
   };
 }
 
-void Service::authorize(const Call& call, const char* action, std::function<void(bool)> done) {
+void Service::authorize(Call& call, const char* action, bus::StringMap details, std::function<void(bool)> done) {
   if (!parts_.polkit) return done(false);
-  auto ask = parts_.connection.new_call("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
-                                        "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
+  call.place.reset();  // A person may have to find their password; PID 1 has nothing to do meanwhile.
   const bool interactive = sd_bus_message_get_allow_interactive_authorization(call.message.raw()) > 0;
-  ask.open('r', "sa{sv}").append("system-bus-name").append(Dict{{"name", {call.message.sender()}}}).close();
-  ask.append(action).append(bus::StringMap{}).append(std::uint32_t{interactive ? 1U : 0U}).append("");
-  // Denied on any failure: no polkit, no answer, an answer that is none.
-  parts_.connection.request(
-      std::move(ask),
-      [done = std::move(done)](Reply answer) {
-        auto* message = std::get_if<Message>(&answer);
-        if (message == nullptr || !message->enter('r', "bba{ss}")) return done(false);
-        const auto authorized = message->read_bool();
-        done(authorized && *authorized);
-      },
-      std::chrono::minutes{5});
+  polkit_.ask({call.message.sender(), call.caller.uid, action, std::move(details), interactive}, std::move(done));
 }
 
-void Service::do_register(Call call, const std::string& id_text, Opener open, const Dict& options, bool asked) {
+void Service::do_register(Call call, const std::string& id_text, Opener open, const Dict& options,
+                          std::optional<supervise::ProcessKey> asked) {
   auto id = parse_id(id_text);
   if (!id) return refuse(call, id.error());
   auto limits = apply_options(parts_.supervisor.allowed_defaults(parts_.defaults(), call.caller), options);
   if (!limits) return refuse(call, limits.error());
   auto process = open();
   if (!process) return refuse(call, process.error());
+  const supervise::ProcessKey key = (*process)->key();
+  if (asked && *asked != key) {  // What was said yes to is that one, and not who has its pid now.
+    return refuse(call, supervise::refuse(Refusal::kNoSuchProcess, "process " + std::to_string(asked->pid) +
+                                                                       " ended while polkit was asked about it"));
+  }
   const auto shared = std::make_shared<Call>(std::move(call));
   supervise::Registration registration{*id, std::move(*process), std::move(*limits), shared->caller};
   parts_.supervisor.request_register(
       std::move(registration), parts_.loop.now(),
-      [this, shared, id = *id, id_text, open, options, asked](const Result<supervise::RunKey>& done, const Now&) {
+      [this, shared, id = *id, id_text, open, options, asked, key](const Result<supervise::RunKey>& done, const Now&) {
         if (!done && !asked && is(done.error(), Refusal::kAccessDenied)) {
           // Whoever polkit lets may register what is not theirs; looked at anew after the answer.
-          return authorize(*shared, names::kPolkitRegister, [=, this](bool allowed) {
-            Call again{Message::share(shared->message.raw()), shared->caller};
-            again.caller.administrator = allowed;
-            do_register(std::move(again), id_text, open, options, true);
-          });
+          bus::StringMap details{{"analysis", id_text}, {"pid", std::to_string(key.pid)}};
+          return authorize(*shared, names::kPolkitRegister, std::move(details),
+                           [=, this, why = done.error()](bool allowed) {
+                             if (!allowed) return refuse(*shared, why);
+                             Call again = shared->share();
+                             again.caller.administrator = true;
+                             do_register(std::move(again), id_text, open, options, key);
+                           });
         }
         if (!done) return refuse(*shared, done.error());
         auto message = bus::Connection::new_reply(shared->message);
@@ -280,7 +340,7 @@ void Service::register_analysis(Call call) {
   if (!options) return refuse(call, supervise::refuse(Refusal::kInvalidOption, options.error().message));
   const auto number = static_cast<pid_t>(std::min<std::uint32_t>(*pid, INT32_MAX));
   do_register(
-      std::move(call), *id, [this, number] { return parts_.processes.open(number); }, *options, false);
+      std::move(call), *id, [this, number] { return parts_.processes.open(number); }, *options, std::nullopt);
 }
 
 void Service::register_analysis_by_pidfd(Call call) {
@@ -291,7 +351,8 @@ void Service::register_analysis_by_pidfd(Call call) {
   if (!options) return refuse(call, supervise::refuse(Refusal::kInvalidOption, options.error().message));
   const auto held = std::make_shared<UniqueFd>(std::move(*fd));
   do_register(
-      std::move(call), *id, [this, held] { return adopt_pidfd(parts_.processes, held->get()); }, *options, false);
+      std::move(call), *id, [this, held] { return adopt_pidfd(parts_.processes, held->get()); }, *options,
+      std::nullopt);
 }
 
 void Service::manage(Call call, const std::string& id_text,
@@ -304,25 +365,32 @@ void Service::manage(Call call, const std::string& id_text,
   }
   if (Clients::may_see(call.caller, run->uid)) return action(*id, call.caller, call);
   const auto shared = std::make_shared<Call>(std::move(call));
-  authorize(*shared, names::kPolkitManage, [this, shared, id = *id, action = std::move(action)](bool allowed) {
-    if (!allowed) {
-      return refuse(*shared,
-                    supervise::refuse(Refusal::kAccessDenied,
-                                      "the analysis \"" + id.text() +
-                                          "\" is not yours; its owner, root and the group analysis-admin may"));
-    }
-    Caller administrator = shared->caller;
-    administrator.administrator = true;
-    action(id, administrator, *shared);
-  });
+  authorize(
+      *shared, names::kPolkitManage, {{"analysis", id_text}},
+      [this, shared, id = *id, key = run->key, action = std::move(action)](bool allowed) {
+        if (!allowed) {
+          return refuse(*shared,
+                        supervise::refuse(Refusal::kAccessDenied,
+                                          "the analysis \"" + id.text() +
+                                              "\" is not yours; its owner, root and the group analysis-admin may"));
+        }
+        // What was said yes to is that run, and not another one of the same id.
+        const Run* now = parts_.supervisor.find(id);
+        if (now == nullptr || now->key != key) {
+          return refuse(*shared, supervise::refuse(Refusal::kNoSuchAnalysis,
+                                                   "the analysis \"" + id.text() + "\" ended while polkit was asked"));
+        }
+        Caller administrator = shared->caller;
+        administrator.administrator = true;
+        action(id, administrator, *shared);
+      });
 }
 
 void Service::unregister_analysis(Call call) {
   const auto id = call.message.read_string();
   if (!id) return refuse_unreadable(call);
   manage(std::move(call), *id, [this](const AnalysisId& which, const Caller&, const Call& of) {
-    parts_.supervisor.request_unregister(which, parts_.loop.now(),
-                                         replier({Message::share(of.message.raw()), of.caller}));
+    parts_.supervisor.request_unregister(which, parts_.loop.now(), replier(of.share()));
   });
 }
 
@@ -334,8 +402,7 @@ void Service::attach_process(Call call) {
   manage(std::move(call), *id, [this, number](const AnalysisId& which, const Caller& caller, const Call& of) {
     auto process = parts_.processes.open(number);
     if (!process) return refuse(of, process.error());
-    parts_.supervisor.request_attach(which, std::move(*process), caller, parts_.loop.now(),
-                                     replier({Message::share(of.message.raw()), of.caller}));
+    parts_.supervisor.request_attach(which, std::move(*process), caller, parts_.loop.now(), replier(of.share()));
   });
 }
 
@@ -361,8 +428,7 @@ void Service::set_limits(Call call) {
                           ? Result<supervise::Limits>(supervise::refuse(Refusal::kNoSuchAnalysis, "it ended meanwhile"))
                           : apply_options(run->limits, options);
         if (!limits) return refuse(of, limits.error());
-        parts_.supervisor.request_set_limits(which, *limits, caller, parts_.loop.now(),
-                                             replier({Message::share(of.message.raw()), of.caller}));
+        parts_.supervisor.request_set_limits(which, *limits, caller, parts_.loop.now(), replier(of.share()));
       });
 }
 
@@ -372,8 +438,7 @@ void Service::extend_deadline(Call call) {
   if (!id || !usec) return refuse_unreadable(call);
   manage(std::move(call), *id,
          [this, by = from_usec(*usec)](const AnalysisId& which, const Caller& caller, const Call& of) {
-           parts_.supervisor.request_extend(which, by, caller, parts_.loop.now(),
-                                            replier({Message::share(of.message.raw()), of.caller}));
+           parts_.supervisor.request_extend(which, by, caller, parts_.loop.now(), replier(of.share()));
          });
 }
 

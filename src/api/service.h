@@ -11,6 +11,8 @@
 #include <string>
 
 #include "api/clients.h"
+#include "api/polkit.h"
+#include "api/turns.h"
 #include "bus/connection.h"
 #include "loop/loop.h"
 #include "supervise/event_history.h"
@@ -54,17 +56,24 @@ class Service {
   struct Call {
     bus::Message message;
     supervise::Caller caller;
+    Turns::Place place;  ///< of one that is with PID 1
+
+    /// The same call once more, for who answers it later.
+    Call share() const { return {bus::Message::share(message.raw()), caller, place}; }
   };
   using Handler = void (Service::*)(Call);
   struct Method {
     const char* interface;
     const char* member;
     const char* signature;
+    Pace pace;
     Handler handler;
   };
   static const Method kMethods[];
 
   void on_call(bus::Message message);
+  void enqueue(Call call);
+  void take_turn();
   void dispatch(Call call);
   const Method* find_method(const bus::Message& message, bool of_manager, std::string& error) const;
 
@@ -85,11 +94,13 @@ class Service {
   void get_managed_objects(Call call);
 
   using Opener = std::function<Result<std::unique_ptr<supervise::ProcessHandle>>()>;
-  void do_register(Call call, const std::string& id_text, Opener open, const bus::Dict& options, bool asked);
+  /// `asked`: polkit was, and about this process.
+  void do_register(Call call, const std::string& id_text, Opener open, const bus::Dict& options,
+                   std::optional<supervise::ProcessKey> asked);
   /// Goes on with `action` if the caller may manage the run of that id, after asking polkit if need be.
   void manage(Call call, const std::string& id_text,
               std::function<void(const AnalysisId&, const supervise::Caller&, const Call&)> action);
-  void authorize(const Call& call, const char* action, std::function<void(bool)> done);
+  void authorize(Call& call, const char* action, bus::StringMap details, std::function<void(bool)> done);
 
   void reply(const Call& call);
   void refuse(const Call& call, const Error& error);
@@ -111,6 +122,10 @@ class Service {
 
   Parts parts_;
   Clients clients_;
+  Polkit polkit_;
+  loop::Source turn_;
+  Turns turns_;
+  Instant last_turn_{};
   bus::Slot served_;
   loop::Source announce_;
   bus::Dict announced_;

@@ -4,9 +4,11 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -103,7 +105,11 @@ Result<void> read_procs_at(int dir, std::vector<pid_t>& pids) {
 
 Result<UniqueFd> open_dir_at(int dir, const char* path) {
   if (const int e = AW_FAILPOINT_ERRNO("cgroup.open-dir", EMFILE)) return errno_error(std::string("cgroup ") + path, e);
-  UniqueFd fd(::openat(dir, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  open_how how{};
+  how.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+  // Below one that is held nothing leads out of it: the kernel shows what is outside a cgroup namespace as "/../…".
+  if (dir != AT_FDCWD) how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  UniqueFd fd(static_cast<int>(::syscall(SYS_openat2, dir, path, &how, sizeof how)));
   if (!fd) return errno_error(std::string("cgroup ") + path);
   return fd;
 }
@@ -586,6 +592,20 @@ Result<void> check_kill(int root) {
 
 }  // namespace
 
+Result<std::vector<std::string>> read_missing_controllers(const std::string& mount, const std::string& path) {
+  const auto dir = open_dir_at(AT_FDCWD, (mount + path).c_str());
+  if (!dir) return dir.error();
+  Buffer buffer;
+  const auto controllers = read_at(dir->get(), "cgroup.controllers", buffer);
+  if (!controllers) return controllers.error();
+  const std::string present = " " + std::string(controllers->substr(0, controllers->find('\n'))) + " ";
+  std::vector<std::string> missing;
+  for (const char* wanted : {"memory", "pids", "cpu"}) {
+    if (present.find(std::string(" ") + wanted + " ") == std::string::npos) missing.emplace_back(wanted);
+  }
+  return missing;
+}
+
 Result<void> check_host(const std::string& mount) {
   struct statfs fs {};
   if (::statfs(mount.c_str(), &fs) < 0) return errno_error(mount);
@@ -595,14 +615,11 @@ Result<void> check_host(const std::string& mount) {
   }
   const auto root = open_dir_at(AT_FDCWD, mount.c_str());
   if (!root) return root.error();
-  Buffer buffer;
-  const auto controllers = read_at(root->get(), "cgroup.controllers", buffer);
-  if (!controllers) return controllers.error();
-  const std::string present = " " + std::string(controllers->substr(0, controllers->find('\n'))) + " ";
-  for (const char* wanted : {"memory", "pids", "cpu"}) {
-    if (present.find(std::string(" ") + wanted + " ") != std::string::npos) continue;
-    return invalid(std::string("the ") + wanted +
-                   " controller is not available on cgroup v2 here; remove cgroup_disable=" + wanted +
+  const auto missing = read_missing_controllers(mount, "");
+  if (!missing) return missing.error();
+  if (!missing->empty()) {
+    const std::string& wanted = missing->front();
+    return invalid("the " + wanted + " controller is not available on cgroup v2 here; remove cgroup_disable=" + wanted +
                    " and cgroup_no_v1= from the kernel command line");
   }
   if (auto kill = check_kill(root->get()); !kill) return kill;

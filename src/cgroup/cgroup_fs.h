@@ -100,6 +100,10 @@ Result<void> check_host(const std::string& mount);
 /// watchdog that finds out only when something is to be ended ends nothing.
 Result<void> check_writable(const std::string& mount, const std::string& own);
 
+/// Of the controllers that limits need, those that are not there in `path`: what limits there and below is not in
+/// force. A host may give a user's manager fewer than it has itself.
+Result<std::vector<std::string>> read_missing_controllers(const std::string& mount, const std::string& path);
+
 inline constexpr char kMount[] = "/sys/fs/cgroup";
 
 }  // namespace aw::cgroup

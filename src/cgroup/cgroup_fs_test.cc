@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -309,6 +310,36 @@ TEST_F(ARunsTreeWithoutWatches, MayBeDroppedByWhoIsToldOfIt) {
 TEST_F(ARunsTreeWithoutWatches, IsRefusedForAnyOtherReason) {
   error_ = EACCES;
   EXPECT_FALSE(fs_->open(7, "analysis-job.slice"));
+}
+
+TEST_F(ARunsTree, IsNotLeftByAPathThatLeadsOutOfIt) {
+  const std::filesystem::path root(root_);
+  const auto outside = root.parent_path() / (root.filename().string() + "-outside");
+  std::filesystem::create_directories(outside);
+  std::ofstream(outside / "cgroup.procs") << "";
+  std::filesystem::create_directory_symlink(outside, root / "link");
+
+  for (const std::string& path : {"/../" + outside.filename().string(), std::string("/link"), "/" + outside.string()}) {
+    EXPECT_FALSE(fs_->put_back(::getpid(), path)) << path;
+  }
+  EXPECT_EQ(std::filesystem::file_size(outside / "cgroup.procs"), 0U);
+  std::filesystem::remove_all(outside);
+}
+
+TEST(ControllersThatAreMissing, AreThoseThatLimitsNeed) {
+  const std::filesystem::path root =
+      std::filesystem::temp_directory_path() / ("aw-controllers-" + std::to_string(::getpid()));
+  const auto missing = [&](const std::string& text) {
+    std::filesystem::create_directories(root / "user");
+    std::ofstream(root / "user/cgroup.controllers") << text;
+    return read_missing_controllers(root.string(), "/user").value();
+  };
+
+  EXPECT_THAT(missing("cpuset cpu io memory pids\n"), ::testing::IsEmpty());
+  EXPECT_THAT(missing("memory pids\n"), ::testing::ElementsAre("cpu"));
+  EXPECT_THAT(missing("cpuset\n"), ::testing::ElementsAre("memory", "pids", "cpu"));
+  EXPECT_FALSE(read_missing_controllers(root.string(), "/nobody"));
+  std::filesystem::remove_all(root);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "daemon/program.h"
 
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -25,11 +26,18 @@ int refuse(const Error& error, int status = EXIT_FAILURE) {
   return status;
 }
 
+/// Where a user's manager has its units, without asking it: it may be gone by now.
+std::string user_managers_cgroup() {
+  const std::string uid = std::to_string(::getuid());
+  return "/user.slice/user-" + uid + ".slice/user@" + uid + ".service";
+}
+
 /// What the service's failure path calls: nobody watches now, so no tripwire may hold a tree in a stall.
-int lift_tripwires(const OpenCgroups& open_cgroups) {
+int lift_tripwires(const Options& options, const OpenCgroups& open_cgroups) {
   auto loop = loop::Loop::create();
   if (!loop) return refuse(loop.error());
-  auto cgroups = open_cgroups(*loop, std::string("/") + systemd::kParentSlice);
+  const std::string manager = options.user ? user_managers_cgroup() : "";
+  auto cgroups = open_cgroups(*loop, manager + "/" + systemd::kParentSlice);
   if (!cgroups) return refuse(cgroups.error());
   spdlog::info("lifted the tripwires of {} slices; the ceilings stay", (*cgroups)->lift_tripwires());
   return EXIT_SUCCESS;
@@ -54,7 +62,7 @@ OpenCgroups host_cgroups() {
 }
 
 int run(const Options& options, const OpenCgroups& open_cgroups) {
-  if (options.lift_tripwires) return lift_tripwires(open_cgroups);
+  if (options.lift_tripwires) return lift_tripwires(options, open_cgroups);
 
   config::SearchPath search;
   if (options.user) search = config::user_search_path();

@@ -47,6 +47,18 @@ TEST_F(AHostWithABrokenConfiguration, HasItsTripwiresLiftedAllTheSame) {
   for (const char* one : {"analysis-a.slice", "analysis-b.slice"}) EXPECT_TRUE(read(high(one)).starts_with("max"));
 }
 
+TEST_F(AHostWithABrokenConfiguration, HasAUsersTripwiresLiftedWhereTheirManagerHasThem) {
+  const std::string uid = std::to_string(::getuid());
+  const auto own = root_ / "user.slice" / ("user-" + uid + ".slice") / ("user@" + uid + ".service") / "analysis.slice" /
+                   "analysis-c.slice" / "memory.high";
+  write(own, "2147483648\n");
+
+  EXPECT_EQ(run({.user = true, .lift_tripwires = true, .config = config_.string()}, fixture()), EXIT_SUCCESS);
+
+  EXPECT_TRUE(read(own).starts_with("max"));
+  EXPECT_EQ(read(high("analysis-a.slice")), "2147483648\n");
+}
+
 TEST_F(AHostWithABrokenConfiguration, IsToldSoWhereTheConfigurationIsNeeded) {
   EXPECT_EQ(run({.check_config = true, .config = config_.string()}, fixture()), kCannotServe);
 

@@ -17,6 +17,7 @@
 #include "base/descriptor_reserve.h"
 #include "base/failpoint.h"
 #include "base/version.h"
+#include "daemon/program.h"
 #include "journal/sentences.h"
 #include "ledger/ledger_reader.h"
 #include "ledger/shipped.h"
@@ -34,7 +35,10 @@ supervise::Machine this_machine() {
 std::filesystem::path made_ready(const std::filesystem::path& ledger, bus::BusKind bus) {
   if (bus == bus::BusKind::kUser) {
     std::error_code error;
-    std::filesystem::create_directories(ledger.parent_path(), error);
+    if (std::filesystem::create_directories(ledger.parent_path(), error)) {
+      // Who else may come into a home differs from host to host.
+      std::filesystem::permissions(ledger.parent_path(), std::filesystem::perms::owner_all, error);
+    }
   }
   return ledger;
 }
@@ -74,6 +78,20 @@ std::string systems_cgroup(const process::ProcFs& processes) {
   std::string path = processes.find_cgroup(1).value_or("");
   if (path.ends_with(kInit)) path.resize(path.size() - kInit.size());
   return path == "/" ? "" : path;
+}
+
+/// What the host does not let users limit is said, not left out in silence. Without memory there is nothing to watch.
+Result<void> check_delegated(const std::string& manager) {
+  const auto missing = cgroup::read_missing_controllers(cgroup::kMount, manager);
+  if (!missing) return Error(missing.error()).within("what " + manager + " may limit");
+  for (const std::string& controller : *missing) {
+    const std::string sentence = "this host does not delegate the " + controller +
+                                 " controller to users, so it can't be limited; as root: systemctl edit user@.service, "
+                                 "[Service] Delegate=memory pids cpu";
+    if (controller == "memory") return Error{std::make_error_code(std::errc::not_supported), sentence};
+    spdlog::warn("{}", sentence);
+  }
+  return {};
 }
 
 Span asked_by_watchdog() {
@@ -326,6 +344,9 @@ std::optional<std::string> Daemon::find_problem() const {
 
 Result<void> Daemon::build(const std::string& cgroup) {
   if (supervisor_) return {};
+  if (bus_kind_ == bus::BusKind::kUser) {
+    if (auto given = check_delegated(cgroup); !given) return given;
+  }
   auto cgroups = cgroup::CgroupFs::open(
       loop_, cgroup::kMount, cgroup + "/" + manager_->parent_slice(),
       {[this](supervise::RunKey key, const Now& now) { supervisor_->on_cgroup_changed(key, now); },
@@ -471,7 +492,8 @@ void Daemon::stop(const Now& now) {
 
 void Daemon::fail(const Error& error) {
   spdlog::critical("{}", error.message);
-  loop_.exit(EXIT_FAILURE);
+  // What the host does not have now it won't have in a second either.
+  loop_.exit(error.code == std::errc::not_supported ? kCannotServe : EXIT_FAILURE);
 }
 
 int Daemon::run() { return loop_.run(); }

@@ -115,14 +115,23 @@ std::string readable_cmdline(std::string_view text, std::size_t limit) {
   return line;
 }
 
-std::optional<uid_t> parse_effective_uid(std::string_view text) {
-  const auto line = text.find("\nUid:\t");
+std::optional<uid_t> parse_sole_uid(std::string_view text) {
+  constexpr std::string_view kName = "\nUid:\t";
+  const auto line = text.find(kName);
   if (line == std::string_view::npos) return std::nullopt;
-  std::string_view fields = text.substr(line + 6);  // real, effective, saved, filesystem
-  const auto first = fields.find('\t');
-  if (first == std::string_view::npos) return std::nullopt;
-  fields.remove_prefix(first + 1);
-  return parse_number<uid_t>(fields.substr(0, fields.find_first_of("\t\n")));
+  text.remove_prefix(line + kName.size());
+  std::string_view fields = text.substr(0, text.find('\n'));
+  std::optional<uid_t> sole;
+  for (int i = 0; i < 4; ++i) {  // real, effective, saved, filesystem
+    const auto end = fields.find('\t');
+    if ((end == std::string_view::npos) != (i == 3)) return std::nullopt;
+    const auto uid = parse_number<uid_t>(fields.substr(0, end));
+    if (!uid || (sole && *sole != *uid)) return std::nullopt;
+    sole = uid;
+    if (i < 3) fields.remove_prefix(end + 1);
+  }
+  // (uid_t)-1 is nobody: setresuid(2) takes it for "leave it as it is".
+  return *sole == static_cast<uid_t>(-1) ? std::nullopt : sole;
 }
 
 std::optional<Bytes> parse_anonymous_share(std::string_view text) {

@@ -23,9 +23,9 @@ Result<supervise::ProcessStat> parse_stat(std::string_view text);
 /// noncharacters become U+FFFD and control characters a space, so that sd-bus takes what comes of it.
 std::string readable_cmdline(std::string_view text, std::size_t limit);
 
-/// The effective uid in /proc/PID/status, as user namespaces show it to us. Of a set-uid program that is the uid it
-/// got, not the one who started it.
-std::optional<uid_t> parse_effective_uid(std::string_view text);
+/// The uid in /proc/PID/status, as user namespaces show it to us, if it is real, effective, saved and filesystem uid at
+/// once. Nothing for a set-uid program, also where it has gone back to the uid of whoever started it for a while.
+std::optional<uid_t> parse_sole_uid(std::string_view text);
 
 /// "Pss_Anon:" of /proc/PID/smaps_rollup: a page of n processes counts for an n-th in each.
 std::optional<Bytes> parse_anonymous_share(std::string_view text);

@@ -44,7 +44,7 @@ inline void fuzz_parse(std::string_view input) {
   if (input.empty()) return;
   if (input.front() == 's') return fuzz_stat(input.substr(1));
   if (input.front() == 'g') return fuzz_proc_cgroup(input.substr(1));
-  if (input.front() == 'i') return (void)parse_effective_uid(input.substr(1));
+  if (input.front() == 'i') return (void)parse_sole_uid(input.substr(1));
   fuzz_cmdline(input.substr(1));
 }
 

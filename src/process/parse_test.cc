@@ -256,11 +256,25 @@ TEST(ParseProcCgroup, RefusesATextWithoutAPath) {
   }
 }
 
-TEST(ParseEffectiveUid, TakesTheSecondOfFour) {
-  EXPECT_EQ(parse_effective_uid("Name:\tsu\nUid:\t1000\t0\t0\t0\nGid:\t1\t1\t1\t1\n"), 0U);
-  EXPECT_EQ(parse_effective_uid("Name:\tx\n"), std::nullopt);
-  EXPECT_EQ(parse_effective_uid("Name:\tx\nUid:\t1000"), std::nullopt);
-  EXPECT_EQ(parse_effective_uid("Name:\tx\nUid:\t1\tnobody\t1\t1\n"), std::nullopt);
+TEST(ParseSoleUid, TakesTheOneThatAllFourAre) {
+  EXPECT_EQ(parse_sole_uid("Name:\tjob\nUid:\t1000\t1000\t1000\t1000\nGid:\t1\t1\t1\t1\n"), 1000U);
+  EXPECT_EQ(parse_sole_uid("Name:\tjob\nUid:\t0\t0\t0\t0\n"), 0U);
+  EXPECT_EQ(parse_sole_uid("Name:\tjob\nUid:\t4294967294\t4294967294\t4294967294\t4294967294\n"), 4294967294U);
+}
+
+TEST(ParseSoleUid, TakesNoneOfASetUidProgram) {
+  for (const char* uids : {"1000\t0\t0\t0", "1000\t1000\t0\t1000", "0\t1000\t1000\t1000", "1000\t1000\t1000\t0"}) {
+    EXPECT_EQ(parse_sole_uid("Name:\tsu\nUid:\t" + std::string(uids) + "\nGid:\t1\t1\t1\t1\n"), std::nullopt) << uids;
+  }
+}
+
+TEST(ParseSoleUid, RefusesWhatIsNoListOfFour) {
+  for (const char* text :
+       {"", "Name:\tx\n", "Name:\tx\nUid:\t1000", "Name:\tx\nUid:\t1\t1\t1\n", "Name:\tx\nUid:\t1\t1\t1\t1\t1\n",
+        "Name:\tx\nUid:\t1\tnobody\t1\t1\n", "Name:\tx\nUid:\t-1\t-1\t-1\t-1\n", "Name:\tx\nUid:\t1\t1\n1\t1\n",
+        "Name:\tx\nUid:\t4294967295\t4294967295\t4294967295\t4294967295\n"}) {
+    EXPECT_EQ(parse_sole_uid(text), std::nullopt) << text;
+  }
 }
 
 TEST(AShareOfMemory, IsTheAnonymousPart) {

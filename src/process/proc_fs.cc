@@ -83,6 +83,16 @@ std::optional<pid_t> pid_of(int pidfd) {
   return parse_number<pid_t>(std::string_view(*info).substr(begin, info->find('\n', begin) - begin));
 }
 
+/// The pid of the process that a thread belongs to, as text; empty if it is gone.
+std::string find_thread_group(pid_t tid) {
+  constexpr std::string_view kName = "\nTgid:\t";
+  const auto status = find_text(proc_path(tid, "status"));
+  const auto at = status ? status->find(kName) : std::string::npos;
+  if (at == std::string::npos) return "";
+  const auto begin = at + kName.size();
+  return status->substr(begin, status->find('\n', begin) - begin);
+}
+
 class Handle final : public ProcessHandle {
  public:
   Handle(loop::Loop& loop, UniqueFd fd, ProcessKey key) : loop_(loop), fd_(std::move(fd)), key_(key) {}
@@ -157,11 +167,7 @@ Result<std::unique_ptr<ProcessHandle>> ProcFs::open(pid_t pid) {
   UniqueFd fd(pidfd_open(pid));
   if (!fd && (errno == EINVAL || errno == ENOENT) && find_text(proc_path(pid, "stat"))) {
     // EINVAL before 6.9, ENOENT since: it is there, but it is not the first of its thread group.
-    const auto status = find_text(proc_path(pid, "status"));
-    const auto at = status ? status->find("\nTgid:\t") : std::string::npos;
-    const std::string leader =
-        at == std::string::npos ? "" : status->substr(at + 7, status->find('\n', at + 7) - at - 7);
-    return no_such_process(pid, "is a thread of process " + leader + "; register that one");
+    return no_such_process(pid, "is a thread of process " + find_thread_group(pid) + "; register that one");
   }
   if (!fd && errno != ESRCH && errno != EINVAL && errno != ENOENT) {
     return errno_error("open process " + std::to_string(pid));  // Says nothing about the process.
@@ -186,6 +192,10 @@ Result<std::unique_ptr<ProcessHandle>> ProcFs::adopt(int pidfd) {
   }
   if (*pid <= 0) {
     return supervise::refuse(Refusal::kNoSuchProcess, "the pidfd's process has ended, or is of another pid namespace");
+  }
+  // PIDFD_THREAD, since 6.9. It would end with the thread, and name a start time that is not the process's.
+  if (const std::string group = find_thread_group(*pid); !group.empty() && group != std::to_string(*pid)) {
+    return no_such_process(*pid, "is a thread of process " + group + "; send a pidfd of that one");
   }
   const auto stat = find_stat(*pid);
   if (!stat || (is_readable(fd.get()) && stat->state != 'Z')) return no_such_process(*pid, "has ended");
@@ -240,7 +250,7 @@ std::optional<std::string> ProcFs::find_cgroup(pid_t pid) const {
 std::optional<uid_t> ProcFs::find_uid(pid_t pid) const {
   const auto text = find_text(proc_path(pid, "status"));
   if (!text) return std::nullopt;
-  return parse_effective_uid(*text);
+  return parse_sole_uid(*text);
 }
 
 std::string ProcFs::read_cmdline(pid_t pid) const {

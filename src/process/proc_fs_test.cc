@@ -6,13 +6,16 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <ctime>
+#include <thread>
 
 namespace aw::process {
 namespace {
@@ -174,6 +177,50 @@ TEST_F(AProcFs, ReadsNoMoreOfAMegabyteThanItShows) {
   EXPECT_THAT(line, EndsWith("x\xE2\x80\xA6"));
   const pid_t pid = huge.pid();
   EXPECT_EQ(processes_.survey({&pid, 1}).largest.at(0).cmdline.size(), supervise::kMaxProcessCmdline);
+}
+
+// ---- whose, and which ----
+
+TEST_F(AProcFs, KnowsWhoseAProcessIsUnlessItIsSeveralUsers) {
+  EXPECT_EQ(processes_.find_uid(::getpid()), ::getuid());
+  if (::getuid() != 0) GTEST_SKIP() << "only root can become others";
+  const auto become = [this](uid_t real, uid_t effective, uid_t saved) {
+    std::array<int, 2> done{};
+    EXPECT_EQ(::pipe(done.data()), 0);
+    const UniqueFd read(done[0]);
+    const Child child([&] {
+      if (::setresuid(real, effective, saved) == 0) (void)!::write(done[1], "x", 1);
+    });
+    ::close(done[1]);
+    char x = 0;
+    EXPECT_EQ(::read(read.get(), &x, 1), 1);
+    return processes_.find_uid(child.pid());
+  };
+
+  EXPECT_EQ(become(1234, 1234, 1234), 1234U);
+  EXPECT_EQ(become(1234, 0, 0), std::nullopt);     // As a set-uid program begins.
+  EXPECT_EQ(become(1234, 1234, 0), std::nullopt);  // It has put its rights aside, and may take them up again.
+}
+
+TEST_F(AProcFs, TakesNoPidfdOfAThread) {
+  std::atomic<pid_t> tid = 0;
+  std::atomic<bool> over = false;
+  std::thread thread([&] {
+    tid = static_cast<pid_t>(::syscall(SYS_gettid));
+    while (!over) ::usleep(1000);
+  });
+  while (tid == 0) ::usleep(1000);
+  constexpr unsigned kPidfdThread = O_EXCL;
+  const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, tid.load(), kPidfdThread));
+
+  if (pidfd >= 0) {
+    const auto adopted = processes_.adopt(pidfd);
+    ASSERT_FALSE(adopted);
+    EXPECT_THAT(adopted.error().message, HasSubstr("thread of process " + std::to_string(::getpid())));
+  }
+  over = true;
+  thread.join();
+  if (pidfd < 0) GTEST_SKIP() << "this kernel has no pidfds of threads (Linux 6.9)";
 }
 
 }  // namespace

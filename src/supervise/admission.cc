@@ -84,7 +84,15 @@ Result<ProcessStat> check_process(const Processes& processes, const ProcessHandl
     return refuse(Refusal::kProtectedProcess, "process " + name_of(pid, *stat) + " is " + *why);
   }
   const auto uid = processes.find_uid(pid);
-  if (!uid || (!caller.administrator && *uid != caller.uid)) {
+  if (!uid) {
+    if (!processes.find_stat(pid)) {
+      return refuse(Refusal::kNoSuchProcess, "process " + std::to_string(pid) + " does not exist any more");
+    }
+    return refuse(Refusal::kProtectedProcess, "process " + name_of(pid, *stat) +
+                                                  " has more than one uid, as a set-uid program has; register " +
+                                                  "what it has started, or start the whole of it with analysis-run");
+  }
+  if (!caller.administrator && *uid != caller.uid) {
     return refuse(Refusal::kAccessDenied, "process " + name_of(pid, *stat) + " is not yours: you are uid " +
                                               std::to_string(caller.uid) +
                                               "; register your own, or ask an administrator (group analysis-admin)");

@@ -171,6 +171,14 @@ TEST_F(AskedProcess, OfAnotherUserIsRefusedToAllButAdministrators) {
   EXPECT_EQ(refusal_of(check(root())), std::nullopt);
 }
 
+TEST_F(AskedProcess, OfASetUidProgramIsNobodys) {
+  world.process(pid).uid = static_cast<uid_t>(-1);  // More than one.
+
+  EXPECT_EQ(refusal_of(check()), Refusal::kProtectedProcess);
+  EXPECT_EQ(refusal_of(check(root())), Refusal::kProtectedProcess);
+  EXPECT_THAT(check().error().message, HasSubstr("set-uid"));
+}
+
 TEST_F(AskedProcess, ThatIsAKernelThreadIsProtected) {
   world.process(pid).stat.kernel_thread = true;
 

@@ -63,6 +63,27 @@ class AChangingRun : public testing::ARun {
   std::string cgroup_of(pid_t pid) { return world.process(pid).cgroup; }
 };
 
+// ---- whose it is ----
+
+TEST_F(AChangingRun, TakesNoProcessThatHasBecomeAnothersOnItsWay) {
+  const pid_t late = world.spawn(world.user_shell, "late");
+  const std::string home = cgroup_of(late);
+  world.placer.hold();
+  const Reply reply = attach(late);
+
+  world.process(late).uid = 0;
+  world.placer.release();
+  world.deliver();
+
+  ASSERT_TRUE(failed(reply));
+  EXPECT_EQ(testing::refusal_of(*reply), Refusal::kAccessDenied);
+  EXPECT_EQ(cgroup_of(late), home);
+  EXPECT_THAT(find()->attached, ::testing::IsEmpty());
+  end();
+  world.advance(kLimit);
+  expect_left_alone(late);
+}
+
 // ---- unregistering ----
 
 TEST_F(AChangingRun, LivesOnWithoutLimitsWhenItIsUnregistered) {

@@ -24,6 +24,17 @@ bool may_have_tree(const Processes& processes, pid_t root) {
   return stat && (stat->process_group == root || stat->session == root || processes.has_children(root));
 }
 
+/// Why a process that was `uid`'s may not stay where it was put: it has executed a set-uid program since. Root's may
+/// become whose they like. Nothing, too, if it has ended: that is another matter.
+std::optional<Error> refuse_changed(const Processes& processes, const ProcessKey& process, uid_t uid) {
+  if (uid == 0 || processes.find_uid(process.pid) == uid) return std::nullopt;
+  const auto stat = processes.find_stat(process.pid);
+  if (!stat || key_of(*stat) != process || stat->state == 'Z') return std::nullopt;
+  return refuse(Refusal::kAccessDenied, "process " + std::to_string(process.pid) + " (" + stat->comm +
+                                            ") is not, or no more, of uid " + std::to_string(uid) +
+                                            " alone, as a set-uid program is not");
+}
+
 }  // namespace
 
 const Run* Supervisor::find_home(const std::string& cgroup) const {
@@ -44,10 +55,12 @@ Result<void> Supervisor::refuse_registered(const ProcessHandle& process) const {
   const auto cgroup = ports_.processes.find_cgroup(process.key().pid);
   const Run* home = cgroup ? find_home(*cgroup) : nullptr;
   for (const auto& [key, run] : runs_) {
-    if (run.get() == home || run->leader_key == process.key()) {
-      return refuse(Refusal::kProcessAlreadyRegistered, "process " + std::to_string(process.key().pid) +
-                                                            " belongs to the live analysis \"" + run->id.text() + "\"");
-    }
+    if (run.get() != home && run->leader_key != process.key()) continue;
+    // The id is its owner's to know. Whoever asks for a process of another's is an administrator.
+    const bool own = ports_.processes.find_uid(process.key().pid) == run->uid;
+    return refuse(Refusal::kProcessAlreadyRegistered, "process " + std::to_string(process.key().pid) + " belongs to " +
+                                                          (own ? "the live analysis \"" + run->id.text() + "\""
+                                                               : std::string("a live analysis of another user")));
   }
   if (cgroup && is_in_a_run(*cgroup)) {
     return refuse(Refusal::kProcessAlreadyRegistered, "process " + std::to_string(process.key().pid) + " is in " +
@@ -298,6 +311,7 @@ Result<void> Supervisor::take_over(Run& run, std::vector<Moved>& moved, const No
     return refuse(Refusal::kScopeFailed, "process " + std::to_string(run.leader_key.pid) + " is in " +
                                              where.value_or("no cgroup") + " instead of its scope " + run.scope);
   }
+  if (auto changed = refuse_changed(ports_.processes, run.leader_key, run.uid)) return std::move(*changed);
   if (auto outside = gather_tree(run, run.leader_key.pid, run.scope, moved)) return std::move(*outside);
   run.registered_at = now.monotonic;
   run.registered_real = now.real;
@@ -309,6 +323,8 @@ Result<void> Supervisor::take_over(Run& run, std::vector<Moved>& moved, const No
 std::optional<Error> Supervisor::gather_tree(Run& run, pid_t root, const std::string& scope,
                                              std::vector<Moved>& moved) {
   if (!may_have_tree(ports_.processes, root)) return std::nullopt;
+  // Who may end the run ends all that is in it: a tree takes nobody else's process along, unless it is root's.
+  const uid_t owner = ports_.processes.find_uid(root).value_or(run.uid);
   std::vector<ProcessKey> known;
   for (int round = 0; round < kGatherRounds; ++round) {
     bool progress = false;
@@ -319,6 +335,7 @@ std::optional<Error> Supervisor::gather_tree(Run& run, pid_t root, const std::st
       if (ports_.processes.why_protected(member.pid)) continue;
       const auto stat = ports_.processes.find_stat(member.pid);
       if (!stat || key_of(*stat) != member || stat->state == 'Z') continue;
+      if (auto others = refuse_changed(ports_.processes, member, owner)) return others;
       auto done = ports_.cgroups.move(member.pid, run.slice, scope);
       if (!done && !says_gone(done.error())) {
         return refuse(Refusal::kScopeFailed, "process " + std::to_string(member.pid) + " (" + stat->comm +
@@ -326,6 +343,7 @@ std::optional<Error> Supervisor::gather_tree(Run& run, pid_t root, const std::st
       }
       moved.push_back({member, *where});
       progress = true;
+      if (auto others = refuse_changed(ports_.processes, member, owner)) return others;
     }
     if (!progress) return std::nullopt;
   }
@@ -375,6 +393,7 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
   const Span left = until == kNever ? kForever : std::max(Span(1), until - now.monotonic);
   const std::shared_ptr<ProcessHandle> held = std::move(process);
   const std::string origin = ports_.processes.find_cgroup(stat->pid).value_or("");
+  const uid_t uid = ports_.processes.find_uid(stat->pid).value_or(caller.uid);
   const ScopeOrder order{
       scope, run->slice, held.get(), left, run->limits.grace, true, "Analysis " + run->id.text() + " (attached)"};
   run->asked.push_back(held->key());
@@ -384,8 +403,10 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
     std::vector<Moved> moved{{held->key(), origin}};
     const auto it = runs_.find(key);
     if (it != runs_.end()) forget_asked(*it->second, held->key());
-    auto attached = it == runs_.end() ? refuse(Refusal::kNoSuchAnalysis, "the analysis ended meanwhile")
-                                      : finish_attach(*it->second, *held, scope, std::move(placed), moved);
+    auto changed = refuse_changed(ports_.processes, held->key(), uid);
+    Result<void> attached = it == runs_.end() ? refuse(Refusal::kNoSuchAnalysis, "the analysis ended meanwhile")
+                            : changed         ? std::move(*changed)
+                                              : finish_attach(*it->second, *held, scope, std::move(placed), moved);
     const auto arrive = [this, key](const Now& then) {
       const auto found = runs_.find(key);
       if (found == runs_.end()) return;

@@ -202,6 +202,92 @@ TEST_F(ALeader, DoesNotBringWhatIsProtected) {
   EXPECT_EQ(world.process(child).cgroup, world.process(owner).cgroup);
 }
 
+// ---- whose it is ----
+
+TEST_F(ALeader, ThatBecomesASetUidProgramWhileItIsPlacedIsGivenBack) {
+  const std::string home = world.process(leader).cgroup;
+  world.placer.hold();
+  const Answer answer = world.request_register("job", leader);
+  world.deliver();
+
+  world.process(leader).uid = 0;
+  world.placer.release();
+  world.advance(minutes{40});
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kAccessDenied);
+  for (const pid_t pid : {leader, child}) {
+    EXPECT_EQ(world.process(pid).cgroup, home);
+    expect_left_alone(pid);
+  }
+  expect_nothing_left();
+}
+
+TEST_F(ALeader, OfAUserDoesNotBringAProcessOfAnothers) {
+  const std::string home = world.process(leader).cgroup;
+  world.process(child).uid = 0;
+
+  const Answer answer = world.request_register("job", leader);
+  world.advance(minutes{40});
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kAccessDenied);
+  EXPECT_THAT((**answer).error().message, HasSubstr("python"));
+  for (const pid_t pid : {leader, child}) {
+    EXPECT_EQ(world.process(pid).cgroup, home);
+    expect_left_alone(pid);
+  }
+  expect_nothing_left();
+}
+
+TEST_F(ALeader, OfAUserDoesNotBringOneThatBecomesAnothersWhileItIsMovedEither) {
+  const std::string home = world.process(leader).cgroup;
+  world.cgroups.on_move = [&](pid_t pid, const std::string&) {
+    if (pid == child) world.process(pid).uid = 0;
+  };
+
+  const Answer answer = world.request_register("job", leader);
+  world.advance(minutes{40});
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kAccessDenied);
+  for (const pid_t pid : {leader, child}) {
+    EXPECT_EQ(world.process(pid).cgroup, home);
+    expect_left_alone(pid);
+  }
+  expect_nothing_left();
+}
+
+TEST_F(ALeader, OfRootBringsWhatItHasStartedAsOthers) {
+  world.process(leader).uid = 0;
+  Answer answer = std::make_shared<std::optional<Result<RunKey>>>();
+  supervisor.request_register({World::id("job"), world.handle(leader), {}, world.caller(0)}, world.now(),
+                              [answer](Result<RunKey> done, const Now&) { *answer = std::move(done); });
+  world.deliver();
+
+  EXPECT_EQ(refusal_of(*answer), std::nullopt);
+  expect_in_scope(leader);
+  expect_in_scope(child);
+}
+
+TEST_F(ALeader, IsToldTheIdOfTheRunThatItBelongsToOnlyWhereThatIsItsOwners) {
+  world.register_run("job", leader);
+  EXPECT_THAT((**[&] {
+                const Answer answer = world.request_register("another", child);
+                world.deliver();
+                return answer;
+              }())
+                  .error()
+                  .message,
+              HasSubstr("\"job\""));
+
+  world.process(child).uid = 2000;
+  Answer answer = std::make_shared<std::optional<Result<RunKey>>>();
+  supervisor.request_register({World::id("another"), world.handle(child), {}, {2000, 0, false}}, world.now(),
+                              [answer](Result<RunKey> done, const Now&) { *answer = std::move(done); });
+  world.deliver();
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kProcessAlreadyRegistered);
+  EXPECT_THAT((**answer).error().message, ::testing::Not(HasSubstr("job")));
+}
+
 // ---- memory from before ----
 
 class AFatTree : public ALeader {

@@ -204,7 +204,8 @@ std::optional<std::string> FakeProcesses::find_cgroup(pid_t pid) const {
 
 std::optional<uid_t> FakeProcesses::find_uid(pid_t pid) const {
   const Process* process = world_.find_process(pid);
-  return process == nullptr ? std::nullopt : std::optional(process->uid);
+  // (uid_t)-1, which nobody has, stands for more than one.
+  return process == nullptr || process->uid == static_cast<uid_t>(-1) ? std::nullopt : std::optional(process->uid);
 }
 
 std::string FakeProcesses::read_cmdline(pid_t pid) const {

@@ -7,6 +7,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "support/users.h"
+
 namespace aw::stories {
 namespace {
 
@@ -93,18 +95,18 @@ std::string describe(const Dict& record) {
   return out.str();
 }
 
-Watchdog::Watchdog(Hearing hearing) : hearing_(hearing) {
+Watchdog::Watchdog(Hearing hearing, std::string user) : hearing_(hearing), user_(std::move(user)) {
   auto loop = loop::Loop::create();
   if (!loop) throw std::runtime_error(loop.error().message);
   loop_ = std::make_unique<loop::Loop>(std::move(*loop));
   connection_ = bus::Connection::prepare(
-      bus::BusKind::kSystem,
-      hearing_ == Hearing::kSignals ? bus::Activation::kAllowed : bus::Activation::kNever);
+      bus::BusKind::kSystem, hearing_ == Hearing::kSignals ? bus::Activation::kAllowed : bus::Activation::kNever);
   if (auto attached = connection_->attach(*loop_, [] {}); !attached) throw std::runtime_error(attached.error().message);
   if (auto connected = connect(); !connected) throw std::runtime_error(connected.error().message);
 }
 
 Result<void> Watchdog::connect() {
+  const As as(user_);  // The bus is told by the kernel who has connected.
   if (auto opened = connection_->reopen(); !opened) return opened;
   (void)connection_->unique_name();  // The bus closes a connection that takes half a minute to say who it is.
   slots_.clear();

@@ -54,7 +54,9 @@ enum class Hearing { kSignals, kNothing };
 /// A client of the watchdog on the system bus, and of systemd beside it.
 class Watchdog {
  public:
-  explicit Watchdog(Hearing hearing = Hearing::kSignals);
+  /// `user`: on the bus it is that one, with their groups; "": root, like the story. As that is done by becoming them
+  /// for a moment, no other thread may be up to something then.
+  explicit Watchdog(Hearing hearing = Hearing::kSignals, std::string user = "");
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
@@ -97,6 +99,7 @@ class Watchdog {
   Result<void> connect();
 
   Hearing hearing_;
+  std::string user_;
   std::unique_ptr<loop::Loop> loop_;
   std::unique_ptr<bus::Connection> connection_;
   std::vector<bus::Slot> slots_;

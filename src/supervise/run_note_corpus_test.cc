@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "supervise/run_note_fuzz.h"
+
+namespace aw::supervise {
+namespace {
+
+TEST(TheFuzzersCorpusOfNotes, BreaksNoPromise) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(AW_SOURCE_DIR "/src/supervise/corpus/run_note")) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    SCOPED_TRACE(entry.path());
+    fuzz_run_note(std::string(std::istreambuf_iterator<char>(file), {}));
+    ++files;
+  }
+  EXPECT_GE(files, 5);
+}
+
+}  // namespace
+}  // namespace aw::supervise
