@@ -51,6 +51,13 @@ class OnItsOwn : public Story {
     const std::string word = run_command({"systemctl", "is-active", unit}).out;
     return word.substr(0, word.find('\n'));
   }
+  /// One of the daemon's threads; 0 if it has none of that name.
+  pid_t thread_named(const std::string& name) const {
+    for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(daemon_) + "/task")) {
+      if (read_file(task.path() / "comm") == name + "\n") return std::stoi(task.path().filename());
+    }
+    return 0;
+  }
   /// Not through the bus.
   static bool await_gone(const std::string& folder, Span patience) {
     const Instant until = monotonic_now() + patience;
@@ -176,14 +183,8 @@ TEST_F(OnItsOwn, WithADeafPid1IsOneLikeAnyOther) {
 TEST_F(OnItsOwn, ALedgerThreadThatHangsIsNoticedByTheWatchdog) {
   configure_unit("[Service]\nWatchdogSec=8s\nTimeoutAbortSec=2s\n");
   auto run = start(How::kRegistered, new_id("hanging ledger"), {wall_clock(1h)}, {"stay"});
-  const std::string threads = "/proc/" + std::to_string(daemon_) + "/task";
-  // The thread that has the ledger open is held up at its next write, for longer than anybody waits.
-  const auto tracer =
-      Child::spawn({"strace", "-qq", "-f", "-o", "/dev/null", "-p", std::to_string(daemon_), "-e",
-                    "trace=fdatasync,fsync,pwrite64", "-e", "inject=fdatasync,fsync,pwrite64:delay_enter=600000000"});
-  ASSERT_TRUE(watchdog.wait_until([&] {
-    return read_file("/proc/" + std::to_string(daemon_) + "/status").find("TracerPid:\t0") == std::string::npos;
-  }));
+  const auto holder = spawn_workload({"hang", std::to_string(thread_named("ledger")), path("hangs")});
+  await_file("hangs");
   (void)watchdog.extend(run.id, 1'000'000);  // Something to be written.
 
   ASSERT_TRUE(watchdog.wait_until([&] {

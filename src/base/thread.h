@@ -26,12 +26,14 @@ class SignalsBlocked {
   sigset_t before_{};
 };
 
-/// A thread that no signal ever goes to: ours belong to the loop. Throws std::system_error where there is none to be
-/// had.
+/// A thread that no signal ever goes to: ours belong to the loop. `name` (at most 15 bytes) is what `top -H` and a core
+/// show it as. Throws std::system_error where there is none to be had.
 template <class Work>
-std::thread start_thread(Work&& work) {
+std::thread start_thread(const char* name, Work&& work) {
   const SignalsBlocked blocked;
-  return std::thread(std::forward<Work>(work));
+  std::thread thread(std::forward<Work>(work));
+  pthread_setname_np(thread.native_handle(), name);  // Only a name.
+  return thread;
 }
 
 /// Whether a thread of ours is in an uninterruptible sleep at present (D), as one that waits for a disk is.

@@ -13,7 +13,7 @@ namespace {
 
 TEST(AThread, GetsNoSignal) {
   std::atomic<bool> all_blocked = false;
-  start_thread([&] {
+  start_thread("test", [&] {
     sigset_t blocked;
     pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
     all_blocked = sigismember(&blocked, SIGTERM) == 1 && sigismember(&blocked, SIGHUP) == 1;
@@ -35,7 +35,7 @@ TEST(AThread, ThatWaitsInVforkSleepsUninterruptibly) {
   std::atomic<bool> over = false;
   std::array<int, 2> gate{};
   ASSERT_EQ(::pipe(gate.data()), 0);
-  auto waiting = start_thread([&] {
+  auto waiting = start_thread("test", [&] {
     thread = ::gettid();
     // The parent of a vfork(2) sleeps in state D until the child is gone.
     const pid_t child = ::vfork();

@@ -156,7 +156,7 @@ std::vector<std::string> journal_fields(const EventRecord& e) {
 JournalWriter::JournalWriter() : JournalWriter(&sd_journal_sendv) {}
 
 JournalWriter::JournalWriter(Send send) : send_(std::move(send)), sent_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  thread_ = start_thread([this] { run(); });
+  thread_ = start_thread("journal", [this] { run(); });
 }
 
 JournalWriter::~JournalWriter() {

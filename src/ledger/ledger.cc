@@ -72,7 +72,7 @@ Ledger::Ledger(LedgerOptions options)
     : options_(std::move(options)),
       changed_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       problem_(options_.path.string() + " is being opened") {
-  thread_ = start_thread([this] { run(); });
+  thread_ = start_thread("ledger", [this] { run(); });
 }
 
 Ledger::~Ledger() {

@@ -106,7 +106,7 @@ CmdlineReader::~CmdlineReader() {
 
 void CmdlineReader::begin_thread() {
   try {
-    start_thread([shared = shared_] { shared->run(); }).detach();
+    start_thread("cmdline-reader", [shared = shared_] { shared->run(); }).detach();
     ++shared_->threads;
   } catch (const std::system_error&) {  // No thread to be had: records go without command lines.
   }

@@ -3,6 +3,7 @@
 // What the analyses of the stories do. Each behaviour is a real one of real programs, made small and exact.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -399,6 +400,18 @@ int gate(const Words& words) {
   return 127;
 }
 
+/// hang THREAD MARK: another program's thread stands still until that program is killed; the file MARK says since when.
+int hang(const Words& words) {
+  const auto thread = static_cast<pid_t>(number(words, 0, 0));
+  if (::ptrace(PTRACE_SEIZE, thread, 0, 0) != 0 || ::ptrace(PTRACE_INTERRUPT, thread, 0, 0) != 0 ||
+      ::waitpid(thread, nullptr, __WALL) != thread) {
+    std::perror("workload: hang");
+    return 1;
+  }
+  leave_word(words.at(1), "hangs");
+  stay();
+}
+
 int run(const Words& words) {
   static const std::map<std::string, int (*)(const Words&)> kBehaviours{
       {"leak", leak},
@@ -425,6 +438,7 @@ int run(const Words& words) {
       {"exit", exit_with},
       {"live", live},
       {"stay", stay_for_ever},
+      {"hang", hang},
       {"burn", burn},
       {"gate", gate},
   };
