@@ -57,10 +57,14 @@ Child spawn_as(const std::string& user, const Words& program, const SpawnOptions
   Words words{"setpriv", "--reuid=" + user, "--regid=" + gid, "--clear-groups", "--"};
   words.insert(words.end(), program.begin(), program.end());
   Child child = Child::spawn(words, options);
-  // setpriv has become that user's when it is not setpriv any more.
+  // It has become that user's when it is neither the story's copy nor setpriv any more.
+  const std::string story = read_file("/proc/self/cmdline");
+  const auto is_roots = [&](const std::string& cmdline) {
+    return cmdline == story || cmdline.find("--clear-groups") != std::string::npos;
+  };
   const Instant end = monotonic_now() + kPatience;
   const std::string file = "/proc/" + std::to_string(child.pid()) + "/cmdline";
-  while (child.pid() > 0 && read_file(file).find("--clear-groups") != std::string::npos && monotonic_now() < end) {
+  while (child.pid() > 0 && is_roots(read_file(file)) && monotonic_now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds{5});
   }
   return child;
