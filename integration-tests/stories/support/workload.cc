@@ -400,7 +400,7 @@ int gate(const Words& words) {
   return 127;
 }
 
-/// hang THREAD MARK: another program's thread stands still until that program is killed; the file MARK says since when.
+/// hang THREAD MARK: another program's thread stands still until one of the two is killed. MARK: it does so now.
 int hang(const Words& words) {
   const auto thread = static_cast<pid_t>(number(words, 0, 0));
   if (::ptrace(PTRACE_SEIZE, thread, 0, 0) != 0 || ::ptrace(PTRACE_INTERRUPT, thread, 0, 0) != 0 ||
@@ -409,7 +409,9 @@ int hang(const Words& words) {
     return 1;
   }
   leave_word(words.at(1), "hangs");
-  stay();
+  while (::waitpid(thread, nullptr, __WALL) == thread) {  // A killed one is not gone before its tracer has seen it.
+  }
+  return 0;
 }
 
 int run(const Words& words) {
