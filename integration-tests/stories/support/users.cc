@@ -57,14 +57,17 @@ Child spawn_as(const std::string& user, const Words& program, const SpawnOptions
   Words words{"setpriv", "--reuid=" + user, "--regid=" + gid, "--clear-groups", "--"};
   words.insert(words.end(), program.begin(), program.end());
   Child child = Child::spawn(words, options);
-  // It has become that user's when it is neither the story's copy nor setpriv any more.
-  const std::string story = read_file("/proc/self/cmdline");
-  const auto is_roots = [&](const std::string& cmdline) {
-    return cmdline == story || cmdline.find("--clear-groups") != std::string::npos;
+  // It has become that user's when its real uid is theirs (a set-uid program has another besides) and it is setpriv no
+  // more; amid an exec it has no command line at all.
+  const std::string uid = "\nUid:\t" + std::to_string(entry_of(user).pw_uid) + "\t";
+  const std::string process = "/proc/" + std::to_string(child.pid());
+  const auto is_theirs = [&] {
+    const std::string cmdline = read_file(process + "/cmdline");
+    return !cmdline.empty() && cmdline.find("--clear-groups") == std::string::npos &&
+           read_file(process + "/status").find(uid) != std::string::npos;
   };
   const Instant end = monotonic_now() + kPatience;
-  const std::string file = "/proc/" + std::to_string(child.pid()) + "/cmdline";
-  while (child.pid() > 0 && is_roots(read_file(file)) && monotonic_now() < end) {
+  while (child.pid() > 0 && !child.await_end(Span(0)) && !is_theirs() && monotonic_now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds{5});
   }
   return child;
