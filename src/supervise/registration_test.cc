@@ -32,6 +32,14 @@ class ALeader : public testing::AWorld {
     EXPECT_EQ(world.slice_count(), 0);
     EXPECT_THAT(world.recorder.records, IsEmpty());
   }
+  /// The leader and its child are where they were, as they were, and nothing tells that they have been elsewhere.
+  void expect_back_in(const std::string& home) {
+    for (const pid_t pid : {leader, child}) {
+      EXPECT_EQ(world.process(pid).cgroup, home);
+      expect_left_alone(pid);
+    }
+    expect_nothing_left();
+  }
   void expect_in_scope(pid_t pid) {
     EXPECT_EQ(world.process(pid).cgroup, scope_path()) << world.process(pid).stat.comm;
   }
@@ -215,11 +223,7 @@ TEST_F(ALeader, ThatBecomesASetUidProgramWhileItIsPlacedIsGivenBack) {
   world.advance(minutes{40});
 
   EXPECT_EQ(refusal_of(*answer), Refusal::kAccessDenied);
-  for (const pid_t pid : {leader, child}) {
-    EXPECT_EQ(world.process(pid).cgroup, home);
-    expect_left_alone(pid);
-  }
-  expect_nothing_left();
+  expect_back_in(home);
 }
 
 TEST_F(ALeader, OfAUserDoesNotBringAProcessOfAnothers) {
@@ -231,11 +235,7 @@ TEST_F(ALeader, OfAUserDoesNotBringAProcessOfAnothers) {
 
   EXPECT_EQ(refusal_of(*answer), Refusal::kAccessDenied);
   EXPECT_THAT((**answer).error().message, HasSubstr("python"));
-  for (const pid_t pid : {leader, child}) {
-    EXPECT_EQ(world.process(pid).cgroup, home);
-    expect_left_alone(pid);
-  }
-  expect_nothing_left();
+  expect_back_in(home);
 }
 
 TEST_F(ALeader, OfAUserDoesNotBringOneThatBecomesAnothersWhileItIsMovedEither) {
@@ -248,11 +248,7 @@ TEST_F(ALeader, OfAUserDoesNotBringOneThatBecomesAnothersWhileItIsMovedEither) {
   world.advance(minutes{40});
 
   EXPECT_EQ(refusal_of(*answer), Refusal::kAccessDenied);
-  for (const pid_t pid : {leader, child}) {
-    EXPECT_EQ(world.process(pid).cgroup, home);
-    expect_left_alone(pid);
-  }
-  expect_nothing_left();
+  expect_back_in(home);
 }
 
 TEST_F(ALeader, OfRootBringsWhatItHasStartedAsOthers) {
