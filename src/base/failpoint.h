@@ -2,10 +2,10 @@
 //
 // Named places where a test may have things go wrong: at a point the program dies as by kill -9, a system call fails,
 // or time passes. They exist only in a build with -DAW_FAILPOINTS=ON; in any other one the two macros at the end are
-// nothing, and no word of a point is in the binary (the test `failpoints_absent`).
+// nothing, and no word of a point is in the binary (the tests `….failpoints_absent`).
 //
 // A point is known from the program's start, whether it is ever reached or not, because it is a static of its own for
-// each name: `analysis-watchdogd --failpoints` lists them.
+// each name: `analysis-watchdogd --failpoints` lists them, and so does the shipper.
 #pragma once
 
 #include <atomic>

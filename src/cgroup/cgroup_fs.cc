@@ -23,6 +23,7 @@ namespace aw::cgroup {
 namespace {
 
 using supervise::Counters;
+using supervise::Gauge;
 using supervise::LimitsFound;
 using supervise::MemoryEvents;
 using supervise::MemoryPressure;
@@ -53,6 +54,7 @@ constexpr char kPidsEvents[] = "pids.events";
 constexpr std::string_view kLimitFiles[] = {kMemoryHigh, kMemoryMax, kMemorySwapMax, kPidsMax, kCpuMax, kCpuWeight};
 
 /// cgroup2 has had extended attributes of users since Linux 5.7, for whoever may write to the directory.
+constexpr mode_t kRunsMode = 0711;
 constexpr char kNote[] = "user.analysis_watchdog.run";
 /// PID_MAX_LIMIT: pids.max takes nothing above it but "max".
 constexpr std::uint64_t kMostTasks = 4'194'304;
@@ -248,6 +250,19 @@ class HeldCgroup final : public supervise::RunCgroup {
     return counters;
   }
 
+  Result<Gauge> read_gauge() const override {
+    if (const int e = AW_FAILPOINT_ERRNO("cgroup.read-gauge", EMFILE, ENOMEM)) return errno_error(kMemoryCurrent, e);
+    const auto current = read_kept(memory_current_, kMemoryCurrent, parse_limit);
+    if (!current) return current.error();
+    auto stat = read_held(memory_stat_, kMemoryStat, parse_memory_stat);
+    if (!stat) return std::move(stat).error();
+    const auto cpu = read_kept(cpu_stat_, kCpuStat, parse_cpu_usage);
+    if (!cpu) return cpu.error();
+    const auto tasks = read_kept(pids_current_, kPidsCurrent, parse_limit);
+    if (!tasks) return tasks.error();
+    return Gauge{Bytes(*current), *std::move(stat), *cpu, *tasks};
+  }
+
   Result<void> write_tripwire(Bytes limit) override {
     if (const int e = AW_FAILPOINT_ERRNO("cgroup.write-tripwire", ENOMEM)) return errno_error(kMemoryHigh, e);
     return write(kMemoryHigh, limit.is_infinite() ? "max" : std::to_string(limit.count()));
@@ -358,6 +373,13 @@ class HeldCgroup final : public supervise::RunCgroup {
     if (!text) return std::move(text).error().within(path_);
     return parse(*text);
   }
+  /// The same of one that is opened when it is first wanted, without the reserve: a curve may have gaps.
+  template <class Parse>
+  auto read_kept(UniqueFd& fd, const char* name, Parse parse) const -> decltype(parse(std::string_view())) {
+    if (!fd) fd.reset(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
+    if (!fd) return errno_error(name).within(path_);
+    return read_held(fd, name, parse);
+  }
   template <class Parse>
   auto read_named(const char* name, Parse parse) const -> decltype(parse(std::string_view())) {
     Buffer buffer;
@@ -382,6 +404,9 @@ class HeldCgroup final : public supervise::RunCgroup {
   UniqueFd memory_stat_;
   UniqueFd cgroup_events_;
   UniqueFd kill_;
+  mutable UniqueFd memory_current_;  // These three for samples.
+  mutable UniqueFd cpu_stat_;
+  mutable UniqueFd pids_current_;
   RunKey key_ = 0;
   int watch_ = -1;
 };
@@ -527,6 +552,9 @@ Result<std::unique_ptr<supervise::RunCgroup>> CgroupFs::open(RunKey key, const s
   const std::string path = relative(slice);
   auto dir = open_dir_at(root_.get(), path.c_str());
   if (!dir) return std::move(dir).error();
+  // Whoever may read the directory may read its note, with labels and command line: nobody else may then, and the
+  // scopes in it are reached by their names. Before there is a note, and again for one of a daemon before us.
+  (void)::fchmod(dir->get(), kRunsMode);  // It is ours; and a run that is seen is better than one that is not held.
   auto held = std::make_unique<HeldCgroup>(*this, "/" + path, std::move(*dir));
   if (auto begun = held->begin(key); !begun) return std::move(begun).error();
   return std::unique_ptr<supervise::RunCgroup>(std::move(held));

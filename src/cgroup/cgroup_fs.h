@@ -59,6 +59,8 @@ class CgroupFs final : public supervise::Cgroups {
   /// Lifts the tripwires (memory.high) of all runs below the parent slice, so that the ceiling decides: for a daemon
   /// that is going, and must not hold a tree in a stall for ever. Returns how many it lifted.
   std::size_t lift_tripwires();
+  /// Runs for which no watch could be had: they are polled.
+  std::size_t polled() const { return polled_.size(); }
 
  private:
   friend class HeldCgroup;

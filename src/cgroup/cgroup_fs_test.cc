@@ -14,6 +14,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "testing/temporary_folder.h"
+
 namespace aw::cgroup {
 namespace {
 
@@ -25,12 +27,6 @@ using ::testing::SizeIs;
 
 class ATree : public ::testing::Test {
  protected:
-  ATree() {
-    std::string name = ::testing::TempDir() + "cgroup-XXXXXX";
-    root_ = ::mkdtemp(name.data());
-  }
-  ~ATree() override { std::filesystem::remove_all(root_); }
-
   void write(const std::string& path, const std::string& text) {
     std::filesystem::create_directories((root_ / path).parent_path());
     std::ofstream(root_ / path) << text;
@@ -39,7 +35,8 @@ class ATree : public ::testing::Test {
     return CgroupFs::open_fixture(loop_, root_, parent, {}).value()->read_ancestors();
   }
 
-  std::filesystem::path root_;
+  const testing::TemporaryFolder folder_;
+  const std::filesystem::path& root_ = folder_.path();
   loop::Loop loop_ = loop::Loop::create().value();
 };
 
@@ -86,6 +83,15 @@ class ARunsTree : public ATree {
   std::vector<supervise::RunKey> limits_written_;
 };
 
+TEST_F(ARunsTree, IsReadByNobodyElseAndPassedThroughByEverybody) {
+  std::filesystem::permissions(root_ / kSlice, std::filesystem::perms{0755});
+
+  const auto held = open();
+
+  // With the right to read a directory comes the one to read its attributes of the user namespace, the note's.
+  EXPECT_EQ(std::filesystem::status(root_ / kSlice).permissions(), std::filesystem::perms{0711});
+}
+
 TEST_F(ARunsTree, TellsAWriteToALimitFromAChangeOfCounters) {
   write(kSlice + "/memory.max", "max\n");
   const auto held = open();
@@ -97,6 +103,41 @@ TEST_F(ARunsTree, TellsAWriteToALimitFromAChangeOfCounters) {
   iterate();
   EXPECT_THAT(changed_, ElementsAre(7));
   EXPECT_THAT(limits_written_, ElementsAre(7));
+}
+
+std::size_t open_descriptors() {
+  const std::filesystem::directory_iterator all("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
+TEST_F(ARunsTree, GivesASampleFromFilesThatStayOpen) {
+  write(kSlice + "/memory.current", "4096\n");
+  write(kSlice + "/memory.stat", "anon 1024\nfile 3072\n");
+  write(kSlice + "/cpu.stat", "usage_usec 77\nuser_usec 70\nsystem_usec 7\n");
+  write(kSlice + "/pids.current", "3\n");
+  const auto held = open();
+  const std::size_t before = open_descriptors();
+
+  const auto first = held->read_gauge();
+  const std::size_t after = open_descriptors();
+  std::ofstream(root_ / (kSlice + "/memory.current")) << "8192\n";
+  const auto second = held->read_gauge();
+
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->memory_current, Bytes(4096));
+  EXPECT_EQ(first->memory.anon, Bytes(1024));
+  EXPECT_EQ(first->cpu, Span(77));
+  EXPECT_EQ(first->tasks, 3U);
+  EXPECT_EQ(second->memory_current, Bytes(8192));
+  EXPECT_EQ(after, before + 3);
+  EXPECT_EQ(open_descriptors(), after);
+}
+
+TEST_F(ARunsTree, GivesNoSampleWhereAFileIsMissing) {
+  write(kSlice + "/memory.current", "4096\n");
+  const auto held = open();
+
+  EXPECT_FALSE(held->read_gauge());
 }
 
 TEST_F(ARunsTree, HasTheLimitsThatItsFilesSay) {

@@ -115,12 +115,19 @@ std::string readable_cmdline(std::string_view text, std::size_t limit) {
   return line;
 }
 
-std::optional<uid_t> parse_sole_uid(std::string_view text) {
-  constexpr std::string_view kName = "\nUid:\t";
-  const auto line = text.find(kName);
+std::optional<std::string_view> find_field(std::string_view text, std::string_view name) {
+  const std::string start = "\n" + std::string(name) + ":";
+  const auto line = text.find(start);
   if (line == std::string_view::npos) return std::nullopt;
-  text.remove_prefix(line + kName.size());
-  std::string_view fields = text.substr(0, text.find('\n'));
+  text.remove_prefix(line + start.size());
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  return text.substr(0, text.find('\n'));
+}
+
+std::optional<uid_t> parse_sole_uid(std::string_view text) {
+  const auto uids = find_field(text, "Uid");
+  if (!uids) return std::nullopt;
+  std::string_view fields = *uids;
   std::optional<uid_t> sole;
   for (int i = 0; i < 4; ++i) {  // real, effective, saved, filesystem
     const auto end = fields.find('\t');
@@ -135,12 +142,9 @@ std::optional<uid_t> parse_sole_uid(std::string_view text) {
 }
 
 std::optional<Bytes> parse_anonymous_share(std::string_view text) {
-  constexpr std::string_view kName = "\nPss_Anon:";
-  const auto line = text.find(kName);
-  if (line == std::string_view::npos) return std::nullopt;
-  text.remove_prefix(line + kName.size());
-  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
-  const auto kib = parse_number<std::uint64_t>(text.substr(0, text.find_first_of(" \n")));
+  const auto field = find_field(text, "Pss_Anon");
+  if (!field) return std::nullopt;
+  const auto kib = parse_number<std::uint64_t>(field->substr(0, field->find(' ')));
   if (!kib || *kib > UINT64_MAX / 1024) return std::nullopt;
   return Bytes(*kib * 1024);
 }

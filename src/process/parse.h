@@ -23,6 +23,10 @@ Result<supervise::ProcessStat> parse_stat(std::string_view text);
 /// noncharacters become U+FFFD and control characters a space, so that sd-bus takes what comes of it.
 std::string readable_cmdline(std::string_view text, std::size_t limit);
 
+/// What follows "NAME:" in a line of /proc/PID/status or smaps_rollup, from its first character that is no white space.
+/// The first line, which a process may name itself in, has none.
+std::optional<std::string_view> find_field(std::string_view text, std::string_view name);
+
 /// The uid in /proc/PID/status, as user namespaces show it to us, if it is real, effective, saved and filesystem uid at
 /// once. Nothing for a set-uid program, also where it has gone back to the uid of whoever started it for a while.
 std::optional<uid_t> parse_sole_uid(std::string_view text);

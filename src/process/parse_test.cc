@@ -256,6 +256,15 @@ TEST(ParseProcCgroup, RefusesATextWithoutAPath) {
   }
 }
 
+TEST(AField, IsTheRestOfTheLineThatBeginsWithItsName) {
+  const std::string status = "Name:\tTgid:\t1\nUmask:\t0022\nTgid:\t77\nNgid:\t0";
+  EXPECT_EQ(find_field(status, "Tgid"), "77");
+  EXPECT_EQ(find_field(status, "Ngid"), "0");
+  EXPECT_EQ(find_field(status, "gid"), std::nullopt);
+  EXPECT_EQ(find_field(status, "Name"), std::nullopt);
+  EXPECT_EQ(find_field("\nTgid:\n77\n", "Tgid"), "");
+}
+
 TEST(ParseSoleUid, TakesTheOneThatAllFourAre) {
   EXPECT_EQ(parse_sole_uid("Name:\tjob\nUid:\t1000\t1000\t1000\t1000\nGid:\t1\t1\t1\t1\n"), 1000U);
   EXPECT_EQ(parse_sole_uid("Name:\tjob\nUid:\t0\t0\t0\t0\n"), 0U);

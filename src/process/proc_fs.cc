@@ -32,22 +32,28 @@ constexpr std::size_t kCommLimit = 64;
 
 std::string proc_path(pid_t pid, const char* file) { return "/proc/" + std::to_string(pid) + "/" + file; }
 
-/// A file of /proc as it is now, up to `limit` bytes; nothing if the process is gone or not ours to read.
-std::optional<std::string> find_text(const std::string& path, std::size_t limit = 4096) {
-  if (AW_FAILPOINT_ERRNO("process.read-proc", EMFILE, ENOMEM) != 0) return std::nullopt;
+/// A file of /proc as it is now, up to `limit` bytes.
+Result<std::string> read_text(const std::string& path, std::size_t limit = 4096) {
+  if (const int e = AW_FAILPOINT_ERRNO("process.read-proc", EMFILE, ENOMEM)) return errno_error(path, e);
   // A moment only, and a kill needs it to know who is in the cgroup.
   const UniqueFd fd(open_with_reserve([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }));
-  if (!fd) return std::nullopt;
+  if (!fd) return errno_error(path);
   std::string text(limit, '\0');
   std::size_t size = 0;
   while (size < limit) {
     const ssize_t got = ::read(fd.get(), text.data() + size, limit - size);
-    if (got < 0) return std::nullopt;
+    if (got < 0) return errno_error(path);
     if (got == 0) break;
     size += static_cast<std::size_t>(got);
   }
   text.resize(size);
   return text;
+}
+
+/// The same; nothing if the process is gone or not ours to read.
+std::optional<std::string> find_text(const std::string& path, std::size_t limit = 4096) {
+  auto text = read_text(path, limit);
+  return text ? std::optional(*std::move(text)) : std::nullopt;
 }
 
 /// What was ordered there, as the system call itself would return it.
@@ -68,6 +74,15 @@ int pidfd_send_signal(int pidfd, int signal) {
   return sent;
 }
 
+/// What fdinfo says of another file may be its owner's text: of an io_uring it is the names of files, line breaks and
+/// all. The system call knows a pidfd by what it is. It takes a directory of /proc for one, too, of which fdinfo says
+/// no pid.
+bool is_pidfd(int fd) {
+  if (::syscall(SYS_pidfd_send_signal, fd, 0, nullptr, 0) == 0) return true;
+  // Not ours to signal, gone, of another pid namespace.
+  return errno == EPERM || errno == ESRCH || errno == EINVAL;
+}
+
 bool is_readable(int fd) {
   pollfd poll{fd, POLLIN, 0};
   return ::poll(&poll, 1, 0) > 0;
@@ -85,12 +100,8 @@ std::optional<pid_t> pid_of(int pidfd) {
 
 /// The pid of the process that a thread belongs to, as text; empty if it is gone.
 std::string find_thread_group(pid_t tid) {
-  constexpr std::string_view kName = "\nTgid:\t";
   const auto status = find_text(proc_path(tid, "status"));
-  const auto at = status ? status->find(kName) : std::string::npos;
-  if (at == std::string::npos) return "";
-  const auto begin = at + kName.size();
-  return status->substr(begin, status->find('\n', begin) - begin);
+  return std::string(status ? find_field(*status, "Tgid").value_or("") : "");
 }
 
 class Handle final : public ProcessHandle {
@@ -131,18 +142,51 @@ Error no_such_process(pid_t pid, const std::string& why) {
   return supervise::refuse(Refusal::kNoSuchProcess, "process " + std::to_string(pid) + " " + why);
 }
 
+std::string as_it_is(std::string_view text, std::size_t) { return std::string(text); }
+
+class FoundCmdlines final : public supervise::Cmdlines {
+ public:
+  explicit FoundCmdlines(std::shared_ptr<const LockedFileReader::Texts> texts) : texts_(std::move(texts)) {}
+  std::optional<std::string> find(pid_t pid) const override { return texts_->find(pid); }
+
+ private:
+  std::shared_ptr<const LockedFileReader::Texts> texts_;
+};
+
+class FoundShares final : public supervise::AnonymousShares {
+ public:
+  FoundShares(std::vector<pid_t> pids, std::shared_ptr<const LockedFileReader::Texts> rollups)
+      : pids_(std::move(pids)), rollups_(std::move(rollups)) {}
+
+  Bytes known() const override {
+    Bytes sum(0);
+    for (const pid_t pid : pids_) {
+      const auto rollup = rollups_->find(pid);
+      if (rollup) sum = sum + parse_anonymous_share(*rollup).value_or(Bytes(0));
+    }
+    return sum;
+  }
+  bool complete() const override {
+    return std::all_of(pids_.begin(), pids_.end(), [this](pid_t pid) { return rollups_->find(pid).has_value(); });
+  }
+
+ private:
+  const std::vector<pid_t> pids_;
+  const std::shared_ptr<const LockedFileReader::Texts> rollups_;
+};
+
 }  // namespace
 
-ProcFs::ProcFs(loop::Loop& loop)
-    : ProcFs(loop, {},
-             [](pid_t pid) { return UniqueFd(::open(proc_path(pid, "cmdline").c_str(), O_RDONLY | O_CLOEXEC)); }) {}
+ProcFs::ProcFs(loop::Loop& loop) : ProcFs(loop, {}, opener_of("cmdline"), opener_of("smaps_rollup")) {}
 
-ProcFs::ProcFs(loop::Loop& loop, Patience patience, CmdlineReader::Open open_cmdline)
+ProcFs::ProcFs(loop::Loop& loop, Patience patience, LockedFileReader::Open open_cmdline,
+               LockedFileReader::Open open_rollup)
     : loop_(loop),
       patience_(patience),
       page_size_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))),
       tick_(Span(std::chrono::seconds{1}) / ::sysconf(_SC_CLK_TCK)),
-      cmdlines_(std::make_unique<CmdlineReader>(std::move(open_cmdline))) {
+      cmdlines_(std::make_unique<LockedFileReader>("cmdline-reader", std::move(open_cmdline), readable_cmdline)),
+      rollups_(std::make_unique<LockedFileReader>("rollup-reader", std::move(open_rollup), as_it_is)) {
   protect(1, "the system's manager");
   protect(::getpid(), "the watchdog itself");
 }
@@ -186,7 +230,7 @@ Result<std::unique_ptr<ProcessHandle>> ProcFs::open(pid_t pid) {
 
 Result<std::unique_ptr<ProcessHandle>> ProcFs::adopt(int pidfd) {
   UniqueFd fd(pidfd);
-  const auto pid = pid_of(fd.get());
+  const auto pid = is_pidfd(fd.get()) ? pid_of(fd.get()) : std::nullopt;
   if (!pid) {
     return supervise::refuse(Refusal::kNoSuchProcess, "the descriptor is no pidfd; make one with pidfd_open(2)");
   }
@@ -203,12 +247,17 @@ Result<std::unique_ptr<ProcessHandle>> ProcFs::adopt(int pidfd) {
 }
 
 std::optional<ProcessStat> ProcFs::find_stat(pid_t pid) const {
-  const auto text = find_text(proc_path(pid, "stat"));
-  if (!text) return std::nullopt;
+  auto stat = read_stat(pid);
+  return stat ? std::optional(*std::move(stat)) : std::nullopt;
+}
+
+Result<ProcessStat> ProcFs::read_stat(pid_t pid) const {
+  const auto text = read_text(proc_path(pid, "stat"));
+  if (!text) return text.error();
   auto stat = parse_stat(*text);
-  if (!stat) return std::nullopt;
+  if (!stat) return std::move(stat).error();
   stat->comm = readable_cmdline(stat->comm, kCommLimit);  // Whatever bytes it gave itself: they go on the bus.
-  return std::move(*stat);
+  return stat;
 }
 
 std::vector<ProcessStat> ProcFs::read_all() const {
@@ -273,9 +322,10 @@ Bytes ProcFs::read_anonymous(pid_t pid) const {
   return Bytes((pages[1] - std::min(pages[1], pages[2])) * page_size_.count());
 }
 
-Bytes ProcFs::read_anonymous_share(pid_t pid) const {
-  const auto text = find_text(proc_path(pid, "smaps_rollup"));
-  return text ? parse_anonymous_share(*text).value_or(Bytes(0)) : Bytes(0);
+std::shared_ptr<const supervise::AnonymousShares> ProcFs::request_anonymous_shares(std::span<const pid_t> pids) const {
+  constexpr std::size_t kRollup = 4096;  // About 800 bytes.
+  return std::make_shared<FoundShares>(std::vector(pids.begin(), pids.end()),
+                                       rollups_->request(pids, kRollup, patience_.shares));
 }
 
 supervise::ProcessSurvey ProcFs::survey(std::span<const pid_t> pids) const {
@@ -296,7 +346,8 @@ supervise::ProcessSurvey ProcFs::survey(std::span<const pid_t> pids) const {
   if (largest.size() > supervise::kMaxProcesses) largest.resize(supervise::kMaxProcesses);
   std::vector<pid_t> shown;
   for (const ProcessSummary& process : largest) shown.push_back(process.pid);
-  survey.cmdlines = cmdlines_->request(shown, supervise::kMaxProcessCmdline, patience_.cmdline);
+  survey.cmdlines =
+      std::make_shared<FoundCmdlines>(cmdlines_->request(shown, supervise::kMaxProcessCmdline, patience_.cmdline));
   for (ProcessSummary& process : largest) process.cmdline = survey.cmdlines->find(process.pid).value_or("");
   return survey;
 }

@@ -10,7 +10,7 @@
 
 #include "base/unique_fd.h"
 #include "loop/loop.h"
-#include "process/cmdline_reader.h"
+#include "process/locked_file_reader.h"
 #include "supervise/ports.h"
 
 namespace aw::process {
@@ -18,15 +18,17 @@ namespace aw::process {
 class ProcFs final : public supervise::Processes {
  public:
   /// How long survey() looks at processes, and how long anybody waits for a command line: together, with what else
-  /// happens between a decision and its signal, less than 5 ms.
+  /// happens between a decision and its signal, less than 5 ms. A registration waits for `shares`.
   struct Patience {
     Span survey = std::chrono::milliseconds{2};
     Span cmdline = std::chrono::milliseconds{1};
+    Span shares = std::chrono::milliseconds{2};
   };
 
   /// `loop` outlives us.
   explicit ProcFs(loop::Loop& loop);
-  ProcFs(loop::Loop& loop, Patience patience, CmdlineReader::Open open_cmdline);  ///< for tests
+  ProcFs(loop::Loop& loop, Patience patience, LockedFileReader::Open open_cmdline,
+         LockedFileReader::Open open_rollup);  ///< for tests
 
   /// Never to be registered, besides ourselves and pid 1: the bus daemon, for example. `what` completes "process 7 is".
   void protect(pid_t pid, std::string what);
@@ -34,6 +36,7 @@ class ProcFs final : public supervise::Processes {
   Result<std::unique_ptr<supervise::ProcessHandle>> open(pid_t pid) override;
   Result<std::unique_ptr<supervise::ProcessHandle>> adopt(int pidfd) override;
   std::optional<supervise::ProcessStat> find_stat(pid_t pid) const override;
+  Result<supervise::ProcessStat> read_stat(pid_t pid) const override;
   std::vector<supervise::ProcessStat> read_all() const override;
   bool has_children(pid_t pid) const override;
   std::optional<std::string> find_cgroup(pid_t pid) const override;
@@ -41,7 +44,8 @@ class ProcFs final : public supervise::Processes {
   std::string read_cmdline(pid_t pid) const override;
   std::string read_wait_channel(pid_t pid) const override;
   Bytes read_anonymous(pid_t pid) const override;
-  Bytes read_anonymous_share(pid_t pid) const override;
+  std::shared_ptr<const supervise::AnonymousShares> request_anonymous_shares(
+      std::span<const pid_t> pids) const override;
   supervise::ProcessSurvey survey(std::span<const pid_t> pids) const override;
   Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) override;
   std::optional<std::string> why_protected(pid_t pid) const override;
@@ -51,7 +55,8 @@ class ProcFs final : public supervise::Processes {
   const Patience patience_;
   Bytes page_size_;
   Span tick_;  ///< of the CPU times in /proc/PID/stat
-  std::unique_ptr<CmdlineReader> cmdlines_;
+  std::unique_ptr<LockedFileReader> cmdlines_;
+  std::unique_ptr<LockedFileReader> rollups_;  ///< apart: those of the largest processes take seconds
   struct Protected {
     pid_t pid;
     std::uint64_t start_time;  ///< 0: not known

@@ -5,6 +5,9 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <linux/io_uring.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -16,6 +19,8 @@
 #include <csignal>
 #include <ctime>
 #include <thread>
+
+#include "testing/temporary_folder.h"
 
 namespace aw::process {
 namespace {
@@ -62,12 +67,20 @@ class AProcFs : public ::testing::Test {
     }
     return line;
   }
-  static UniqueFd open_cmdline(pid_t pid) {
-    return UniqueFd(::open(("/proc/" + std::to_string(pid) + "/cmdline").c_str(), O_RDONLY | O_CLOEXEC));
-  }
 
   loop::Loop loop_ = loop::Loop::create().value();
-  ProcFs processes_{loop_, {2s, 2s}, open_cmdline};  // The patience of a busy machine.
+  /// Opens a file that nothing comes from, until somebody writes to it or resets the writer.
+  static LockedFileReader::Open pipe_to(UniqueFd& writer) {
+    return [&](pid_t) {
+      std::array<int, 2> ends{};
+      EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+      writer.reset(ends[1]);
+      return UniqueFd(ends[0]);
+    };
+  }
+
+  // The patience of a busy machine.
+  ProcFs processes_{loop_, {2s, 2s, 2s}, opener_of("cmdline"), opener_of("smaps_rollup")};
 };
 
 TEST_F(AProcFs, ShowsTheLargestFirstWithWhatItsRecordNeeds) {
@@ -110,7 +123,7 @@ TEST_F(AProcFs, PassesOverProcessesThatAreGone) {
 }
 
 TEST_F(AProcFs, StopsLookingWhenItsTimeIsOver) {
-  const ProcFs hasty(loop_, {Span(0), 2s}, open_cmdline);
+  const ProcFs hasty(loop_, {Span(0), 2s, 2s}, opener_of("cmdline"), opener_of("smaps_rollup"));
   const std::vector<pid_t> pids(1000, ::getpid());
 
   const auto survey = hasty.survey(pids);
@@ -131,12 +144,7 @@ TEST_F(AProcFs, LooksAtNoMoreThanItMayInItsTime) {
 
 TEST_F(AProcFs, ShowsAProcessWhoseCommandLineCannotBeRead) {
   UniqueFd writer;
-  const ProcFs patient(loop_, {2s, 1ms}, [&](pid_t) {
-    std::array<int, 2> ends{};
-    EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
-    writer.reset(ends[1]);
-    return UniqueFd(ends[0]);
-  });
+  const ProcFs patient(loop_, {2s, 1ms, 1ms}, pipe_to(writer), opener_of("smaps_rollup"));
   const pid_t self = ::getpid();
 
   const auto survey = patient.survey({&self, 1});
@@ -145,6 +153,34 @@ TEST_F(AProcFs, ShowsAProcessWhoseCommandLineCannotBeRead) {
   EXPECT_EQ(survey.largest[0].cmdline, "");
   EXPECT_EQ(survey.cmdlines->find(self), std::nullopt);
   writer.reset();
+}
+
+TEST_F(AProcFs, TellsWhatSharesProcessesHaveOfTheirMemory) {
+  std::vector<char> memory(64 << 20, 'x');
+  const std::array<pid_t, 2> pids{::getpid(), 1'000'000'000};  // The other one is gone.
+
+  const auto shares = processes_.request_anonymous_shares(pids);
+
+  EXPECT_TRUE(shares->complete());
+  EXPECT_GE(shares->known(), Bytes(memory.size()));
+  EXPECT_LE(shares->known(), processes_.read_anonymous(::getpid()) + Bytes(16 << 20));
+}
+
+TEST_F(AProcFs, TellsNothingOfSharesThatAreNotReadYet) {
+  UniqueFd writer;
+  const ProcFs patient(loop_, {2s, 1ms, 1ms}, opener_of("cmdline"), pipe_to(writer));
+  const pid_t self = ::getpid();
+
+  const auto shares = patient.request_anonymous_shares({&self, 1});
+  EXPECT_FALSE(shares->complete());
+  EXPECT_EQ(shares->known(), Bytes(0));
+
+  const std::string_view rollup = "55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 9 kB\nPss_Anon: 3 kB\n";
+  ASSERT_EQ(::write(writer.get(), rollup.data(), rollup.size()), static_cast<ssize_t>(rollup.size()));
+  writer.reset();
+  for (int i = 0; i < 10'000 && !shares->complete(); ++i) ::usleep(1000);
+  EXPECT_TRUE(shares->complete());
+  EXPECT_EQ(shares->known(), Bytes(3 << 10));
 }
 
 /// A shell that waits, and does not mind what else it is given.
@@ -221,6 +257,49 @@ TEST_F(AProcFs, TakesNoPidfdOfAThread) {
   over = true;
   thread.join();
   if (pidfd < 0) GTEST_SKIP() << "this kernel has no pidfds of threads (Linux 6.9)";
+}
+
+TEST_F(AProcFs, TakesNothingForAPidfdThatIsNone) {
+  const auto expect_refused = [this](UniqueFd file, const std::string& what) {
+    ASSERT_TRUE(file) << what;
+    const auto adopted = processes_.adopt(file.release());
+    ASSERT_FALSE(adopted) << what;
+    EXPECT_EQ(adopted.error().message, "the descriptor is no pidfd; make one with pidfd_open(2)") << what;
+  };
+  const std::string self = "/proc/" + std::to_string(::getpid());
+
+  expect_refused(UniqueFd(::eventfd(0, EFD_CLOEXEC)), "an eventfd");
+  expect_refused(UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)), "a device");
+  expect_refused(UniqueFd(::memfd_create("\nPid:\t1\n", MFD_CLOEXEC)), "memory");
+  expect_refused(UniqueFd(::open(self.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), "a directory of /proc");
+}
+
+/// The kernel lists the files that it was given, by name, in its fdinfo.
+TEST_F(AProcFs, TakesNoIoUringForThePidfdThatItSaysItIs) {
+  io_uring_params params{};
+  UniqueFd ring(static_cast<int>(::syscall(SYS_io_uring_setup, 1, &params)));
+  if (!ring) GTEST_SKIP() << "this kernel has no io_uring, or not for us";
+  const aw::testing::TemporaryFolder folder;
+  const std::string pid = std::to_string(::getpid());
+  const std::string path = (folder.path() / ("x\nPid:\t" + pid + "\ny")).string();
+  const UniqueFd file(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+  ASSERT_TRUE(file);
+  const int registered = file.get();
+  ASSERT_EQ(::syscall(SYS_io_uring_register, ring.get(), IORING_REGISTER_FILES, &registered, 1), 0);
+
+  const auto adopted = processes_.adopt(ring.release());
+
+  ASSERT_FALSE(adopted);
+  EXPECT_THAT(adopted.error().message, HasSubstr("is no pidfd"));
+}
+
+TEST_F(AProcFs, TakesAPidfd) {
+  const Child child;
+
+  const auto adopted = processes_.adopt(static_cast<int>(::syscall(SYS_pidfd_open, child.pid(), 0)));
+
+  ASSERT_TRUE(adopted);
+  EXPECT_EQ((*adopted)->key().pid, child.pid());
 }
 
 }  // namespace

@@ -18,6 +18,8 @@ using supervise::Done;
 using supervise::ScopeOrder;
 using supervise::SliceLimits;
 
+constexpr char kBus[] = "org.freedesktop.DBus";
+constexpr char kBusPath[] = "/org/freedesktop/DBus";
 constexpr char kDestination[] = "org.freedesktop.systemd1";
 constexpr char kPath[] = "/org/freedesktop/systemd1";
 constexpr char kManager[] = "org.freedesktop.systemd1.Manager";
@@ -39,7 +41,8 @@ constexpr Span kReloadPause = std::chrono::seconds{1};
 bool is_away(const RemoteError& error) {
   return error.name == "org.freedesktop.DBus.Error.NoReply" ||
          error.name == "org.freedesktop.DBus.Error.ServiceUnknown" ||
-         error.name == "org.freedesktop.DBus.Error.NameHasNoOwner";
+         error.name == "org.freedesktop.DBus.Error.NameHasNoOwner" ||
+         error.name == "org.freedesktop.DBus.Error.LimitsExceeded";  // The bus has too much to do for it.
 }
 
 Error failure(const std::string& what, const RemoteError& error) {
@@ -77,6 +80,23 @@ void add_scope(Message& m, const ScopeOrder& scope, bool use_pidfds) {
   add(m, "OOMPolicy", std::string(scope.kill_whole_on_oom ? "kill" : "continue"));
   if (scope.runtime_max != kForever) add(m, "RuntimeMaxUSec", to_usec(scope.runtime_max));
   add(m, "TimeoutStopUSec", to_usec(scope.stop_timeout));
+}
+
+/// a(ssssssouso): what is loaded because somebody has asked for it is inactive, whatever is in its cgroup.
+Result<std::set<std::string>> read_units(Message& reply) {
+  if (auto entered = reply.enter('a', "(ssssssouso)"); !entered) return std::move(entered).error();
+  std::set<std::string> units;
+  while (!reply.at_end()) {
+    if (auto entered = reply.enter('r', "ssssssouso"); !entered) return std::move(entered).error();
+    const auto name = reply.read_string();
+    reply.skip("ss");
+    const auto state = reply.read_string();
+    reply.skip("ssouso");
+    if (!name || !state) return invalid("systemd's list of units is none");
+    if (*state != "inactive" && *state != "failed") units.insert(*name);
+    if (auto left = reply.leave(); !left) return std::move(left).error();
+  }
+  return units;
 }
 
 }  // namespace
@@ -118,20 +138,52 @@ const std::string& Manager::parent_slice() const {
 
 void Manager::request_start(std::function<void(Result<std::string>)> done) {
   // Matches first, then Subscribe, then work: a job that is over before we listen is one we never hear of.
+  if (auto listening = listen(); !listening) return done(std::move(listening).error());
+  auto call = connection_.new_call(kBus, kBusPath, kBus, "GetNameOwner");
+  call.append(kDestination);
+  connection_.request(std::move(call), [this, done = std::move(done)](Reply reply) {
+    const auto* error = std::get_if<RemoteError>(&reply);
+    if (error != nullptr && !is_away(*error)) return done(failure("ask the bus for systemd", *error));
+    const auto owner = error != nullptr ? Result<std::string>("") : std::get<Message>(reply).read_string();
+    if (!owner) return done(owner.error());
+    systemd_ = *owner;  // What the bus tells of a later one comes after this.
+    subscribe(done);
+  });
+}
+
+Result<void> Manager::listen() {
+  const std::string of_bus = std::string("type='signal',sender='") + kBus + "',path='" + kBusPath + "',interface='" +
+                             kBus + "',member='NameOwnerChanged',arg0='" + kDestination + "'";
   const std::string from = std::string("type='signal',sender='") + kDestination + "',path='" + kPath + "',interface='" +
                            kManager + "',member='";
-  auto removed =
-      connection_.match(from + "JobRemoved'", [this](const Message& m) { on_job_removed(Message::share(m.raw())); });
-  auto added = connection_.match(from + "JobNew'", [this](const Message& m) { on_job_new(Message::share(m.raw())); });
-  auto unloaded =
-      connection_.match(from + "UnitRemoved'", [this](const Message& m) { on_unit_removed(Message::share(m.raw())); });
-  auto loaded =
-      connection_.match(from + "UnitNew'", [this](const Message& m) { on_unit_new(Message::share(m.raw())); });
+  auto owner = connection_.match(of_bus, [this](const Message& m) { on_owner_changed(Message::share(m.raw())); });
+  auto removed = connection_.match(from + "JobRemoved'", if_systemds(&Manager::on_job_removed));
+  auto added = connection_.match(from + "JobNew'", if_systemds(&Manager::on_job_new));
+  auto unloaded = connection_.match(from + "UnitRemoved'", if_systemds(&Manager::on_unit_removed));
+  auto loaded = connection_.match(from + "UnitNew'", if_systemds(&Manager::on_unit_new));
   matches_.clear();
-  for (auto* match : {&removed, &added, &unloaded, &loaded}) {
-    if (!*match) return done(std::move(*match).error());
+  for (auto* match : {&owner, &removed, &added, &unloaded, &loaded}) {
+    if (!*match) return std::move(*match).error();
     matches_.push_back(std::move(**match));
   }
+  return {};
+}
+
+bus::OnMessage Manager::if_systemds(void (Manager::*handler)(Message)) {
+  return [this, handler](const Message& m) {
+    // Of an ordinary user's a forged end of a job would fail a registration, and a forged stop end a run.
+    if (!systemd_.empty() && m.sender() == systemd_) (this->*handler)(Message::share(m.raw()));
+  };
+}
+
+void Manager::on_owner_changed(Message signal) {
+  const auto name = signal.read_string();
+  const auto before = signal.read_string();
+  auto after = signal.read_string();
+  if (name && before && after) systemd_ = std::move(*after);  // It was executed anew, and comes back as another.
+}
+
+void Manager::subscribe(std::function<void(Result<std::string>)> done) {
   connection_.request(connection_.new_call(kDestination, kPath, kManager, "Subscribe"),
                       [this, done = std::move(done)](Reply reply) {
                         AW_FAILPOINT("systemd.subscribed");
@@ -139,24 +191,36 @@ void Manager::request_start(std::function<void(Result<std::string>)> done) {
                         if (error != nullptr && error->name != "org.freedesktop.systemd1.AlreadySubscribed") {
                           return done(failure("subscribe to systemd's signals", *error));
                         }
-                        auto call = connection_.new_call(kDestination, kPath, "org.freedesktop.DBus.Properties", "Get");
-                        call.append(kManager).append("ControlGroup");
-                        connection_.request(std::move(call), [done](Reply answer) {
-                          if (const auto* refused = std::get_if<RemoteError>(&answer)) {
+                        request_text(kPath, "Manager", "ControlGroup", [done](const Text& path) {
+                          if (const auto* refused = std::get_if<RemoteError>(&path)) {
                             return done(failure("ask systemd for its cgroup", *refused));
                           }
-                          auto value = std::get<Message>(answer).read_variant();
-                          if (!value) return done(std::move(value).error());
-                          const auto* path = value->get_if<std::string>();
-                          if (path == nullptr) return done(invalid("systemd's ControlGroup is no text"));
-                          done(*path == "/" ? std::string() : *path);
+                          const auto& text = std::get<std::string>(path);
+                          done(text == "/" ? std::string() : text);
                         });
                       });
 }
 
+void Manager::request_text(const std::string& path, const char* interface, const char* property,
+                           std::function<void(const Text&)> done) {
+  auto call = connection_.new_call(kDestination, path.c_str(), "org.freedesktop.DBus.Properties", "Get");
+  call.append(std::string("org.freedesktop.systemd1.") + interface).append(property);
+  connection_.request(
+      std::move(call),
+      [property, done = std::move(done)](Reply reply) {
+        if (const auto* error = std::get_if<RemoteError>(&reply)) return done(*error);
+        const auto value = std::get<Message>(reply).read_variant();
+        const auto* text = value ? value->get_if<std::string>() : nullptr;
+        done(text == nullptr ? Text(RemoteError{"", std::string(property) + " is no text"}) : Text(*text));
+      },
+      {.turn = bus::Turn::kEarly});  // What it is asked about may not be there for long.
+}
+
 void Manager::on_lost() {
   matches_.clear();
+  systemd_.clear();
   early_results_.clear();
+  unsent_limits_.clear();
   for (auto& [path, job] : std::exchange(jobs_, {})) {
     job.done(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"}, loop_.now());
   }
@@ -199,7 +263,6 @@ void Manager::send_start(const StartPtr& start) {
   call.append(start->scope.scope).append("fail");
   call.open('a', "(sv)");
   start->by_pidfd = use_pidfds_;
-  if (!start->sent) start->sent = loop_.now().monotonic;
   add_scope(call, start->scope, start->by_pidfd);
   call.close();
   call.open('a', "(sa(sv))");
@@ -211,8 +274,12 @@ void Manager::send_start(const StartPtr& start) {
     call.close().close();
   }
   call.close();
-  connection_.request(
-      std::move(call), [this, start](Reply reply) { on_start_reply(start, std::move(reply)); }, kPatience);
+  const auto before = [this, start] {
+    if (!start->sent) start->sent = loop_.now().monotonic;
+    return start->scope.process->alive();  // It may have waited for its turn.
+  };
+  connection_.request(std::move(call), [this, start](Reply reply) { on_start_reply(start, std::move(reply)); },
+                      {kPatience, bus::Turn::kEarly, before});
   AW_FAILPOINT("systemd.start-unit-sent");
 }
 
@@ -221,6 +288,7 @@ void Manager::on_start_reply(const StartPtr& start, Reply reply) {
     return start->done(errno_error("StartTransientUnit", e), loop_.now());
   }
   if (const auto* error = std::get_if<RemoteError>(&reply)) {
+    if (error->name == bus::kWithdrawn) return send_start(start);  // Which says that it has ended.
     // What is left of an earlier run's units goes away by itself: try again in a moment.
     const bool exists = error->name == "org.freedesktop.systemd1.UnitExists" ||
                         error->name == "org.freedesktop.systemd1.TransactionIsDestructive";
@@ -253,12 +321,8 @@ void Manager::ask_about_started(const StartPtr& start) {
     auto* answer = std::get_if<Message>(&reply);
     const auto path = answer == nullptr ? Result<std::string>(invalid("not there yet")) : answer->read_path();
     if (!path) return retry_later(start, kLostPause);
-    auto get = connection_.new_call(kDestination, path->c_str(), "org.freedesktop.DBus.Properties", "Get");
-    get.append("org.freedesktop.systemd1.Unit").append("ActiveState");
-    connection_.request(std::move(get), [this, start](Reply state) {
-      auto* message = std::get_if<Message>(&state);
-      const auto value = message == nullptr ? Result<bus::Value>(invalid("")) : message->read_variant();
-      const auto* text = value ? value->get_if<std::string>() : nullptr;
+    request_text(*path, "Unit", "ActiveState", [this, start](const Text& state) {
+      const auto* text = std::get_if<std::string>(&state);
       if (text == nullptr || *text != "active") return retry_later(start, kLostPause);
       start->done({}, loop_.now());
     });
@@ -292,20 +356,29 @@ void Manager::request_limits(const std::string& slice, const SliceLimits& limits
   call.append(slice).append(true).open('a', "(sv)");
   add_limits(call, limits);
   call.close();
-  connection_.request(
-      std::move(call),
-      [this, slice, done = std::move(done)](Reply reply) {
-        if (const int e = AW_FAILPOINT_ERRNO("systemd.set-limits-reply", ETIMEDOUT)) {
-          return done(errno_error("set the limits of " + slice, e), loop_.now());
-        }
-        const auto* error = std::get_if<RemoteError>(&reply);
-        done(error == nullptr ? Result<void>() : failure("set the limits of " + slice, *error), loop_.now());
-      },
-      kPatience);
+  // A stop overtakes it; limits that come after it would load the slice again, and last until the next run of that id.
+  const auto wanted = std::make_shared<bool>(!stopping_.contains(slice));
+  unsent_limits_.emplace(slice, wanted);
+  const auto before = [this, wanted] {
+    std::erase_if(unsent_limits_, [&](const auto& unsent) { return unsent.second == wanted; });
+    return *wanted;
+  };
+  connection_.request(std::move(call),
+                      [this, slice, done = std::move(done)](Reply reply) {
+                        if (const int e = AW_FAILPOINT_ERRNO("systemd.set-limits-reply", ETIMEDOUT)) {
+                          return done(errno_error("set the limits of " + slice, e), loop_.now());
+                        }
+                        const auto* error = std::get_if<RemoteError>(&reply);
+                        done(error == nullptr ? Result<void>() : failure("set the limits of " + slice, *error),
+                             loop_.now());
+                      },
+                      {.timeout = kPatience, .before = before});
 }
 
 void Manager::request_remove(const std::string& slice, Done done) {
   stopping_.insert(slice);
+  const auto [first, last] = unsent_limits_.equal_range(slice);
+  for (auto unsent = first; unsent != last; ++unsent) *unsent->second = false;
   request_job("StopUnit", slice, loop_.now().monotonic + kComesBack,
               [this, slice, done = std::move(done)](Result<void> stopped, const Now& now) {
                 stopping_.erase(slice);
@@ -329,23 +402,24 @@ void Manager::request_job(const char* method, const std::string& unit, Instant g
   AW_FAILPOINT("systemd.stop-unit");
   auto call = connection_.new_call(kDestination, kPath, kManager, method);
   call.append(unit).append("replace");
-  connection_.request(
-      std::move(call),
-      [this, method, unit, give_up, done = std::move(done)](Reply reply) {
-        if (const int e = AW_FAILPOINT_ERRNO("systemd.stop-unit-reply", ETIMEDOUT)) {
-          return done(errno_error("stop " + unit, e), loop_.now());
-        }
-        if (const auto* error = std::get_if<RemoteError>(&reply)) {
-          const auto again = [this, method, unit, give_up, done] { request_job(method, unit, give_up, done); };
-          if (is_away(*error) && loop_.now().monotonic < give_up && later(kLostPause, again)) return;
-          const bool gone = error->name == "org.freedesktop.systemd1.NoSuchUnit";
-          return done(gone ? Result<void>() : failure("stop " + unit, *error), loop_.now());
-        }
-        auto path = std::get<Message>(reply).read_path();
-        if (!path) return done(std::move(path).error(), loop_.now());
-        wait_for_job(*path, done);
-      },
-      kPatience);
+  connection_.request(std::move(call),
+                      [this, method, unit, give_up, done = std::move(done)](Reply reply) {
+                        if (const int e = AW_FAILPOINT_ERRNO("systemd.stop-unit-reply", ETIMEDOUT)) {
+                          return done(errno_error("stop " + unit, e), loop_.now());
+                        }
+                        if (const auto* error = std::get_if<RemoteError>(&reply)) {
+                          const auto again = [this, method, unit, give_up, done] {
+                            request_job(method, unit, give_up, done);
+                          };
+                          if (is_away(*error) && loop_.now().monotonic < give_up && later(kLostPause, again)) return;
+                          const bool gone = error->name == "org.freedesktop.systemd1.NoSuchUnit";
+                          return done(gone ? Result<void>() : failure("stop " + unit, *error), loop_.now());
+                        }
+                        auto path = std::get<Message>(reply).read_path();
+                        if (!path) return done(std::move(path).error(), loop_.now());
+                        wait_for_job(*path, done);
+                      },
+                      {.timeout = kPatience, .turn = bus::Turn::kEarly});
 }
 
 // ---- what systemd tells ----
@@ -393,10 +467,8 @@ void Manager::ask_about_jobs() {
   for (auto& [path, job] : jobs_) {
     if (job.asked_about || now - job.since < kJobPause) continue;
     job.asked_about = true;
-    auto call = connection_.new_call(kDestination, path.c_str(), "org.freedesktop.DBus.Properties", "Get");
-    call.append("org.freedesktop.systemd1.Job").append("State");
-    connection_.request(std::move(call), [this, path = path](const Reply& reply) {
-      const auto* error = std::get_if<RemoteError>(&reply);
+    request_text(path, "Job", "State", [this, path = path](const Text& state) {
+      const auto* error = std::get_if<RemoteError>(&state);
       if (const auto it = jobs_.find(path); it != jobs_.end()) it->second.asked_about = false;
       // Over, and how, nobody tells any more: whoever asked for it looks at what has become of it.
       if (error != nullptr && error->name == "org.freedesktop.DBus.Error.UnknownObject") finish_waiting(path, "done");
@@ -419,22 +491,18 @@ void Manager::on_job_new(Message signal) {
   auto unit = signal.read_string();
   if (!id || !job || !unit || !unit->starts_with("analysis-")) return;
   if (stopping_.contains(*unit) || starting_.contains(*unit)) return;
-  auto call = connection_.new_call(kDestination, job->c_str(), "org.freedesktop.DBus.Properties", "Get");
-  call.append("org.freedesktop.systemd1.Job").append("JobType");
   ++jobs_asked_about_;
-  connection_.request(std::move(call), [this, unit = *unit](Reply reply) {
+  request_text(*job, "Job", "JobType", [this, unit = *unit](const Text& type) {
     --jobs_asked_about_;
-    on_job_type(unit, std::move(reply));
+    on_job_type(unit, type);
   });
 }
 
-void Manager::on_job_type(const std::string& unit, Reply reply) {
+void Manager::on_job_type(const std::string& unit, const Text& type) {
   if (stopping_.contains(unit)) return;  // The one we have asked for since.
   supervise::ManagerJob job = supervise::ManagerJob::kOver;
-  if (auto* message = std::get_if<Message>(&reply)) {
-    auto type = message->read_variant();
-    const auto* text = type ? type->get_if<std::string>() : nullptr;
-    if (text == nullptr || *text != "stop") return;  // Starting what runs changes nothing.
+  if (const auto* text = std::get_if<std::string>(&type)) {
+    if (*text != "stop") return;  // Starting what runs changes nothing.
     job = supervise::ManagerJob::kStop;
   }
   on_job_(unit, job, loop_.now());
@@ -470,13 +538,35 @@ void Manager::ask_about_removed() {
   }
 }
 
+void Manager::request_units(Units done) { ask_for_units(loop_.now().monotonic + kComesBack, std::move(done)); }
+
+void Manager::ask_for_units(Instant give_up, Units done) {
+  auto call = connection_.new_call(kDestination, kPath, kManager, "ListUnitsByPatterns");  // Of those that are loaded.
+  call.append(std::vector<std::string>()).append(std::vector<std::string>{"analysis-*"});
+  connection_.request(
+      std::move(call),
+      [this, give_up, done = std::move(done)](Reply reply) {
+        if (const auto* error = std::get_if<RemoteError>(&reply)) {
+          const auto again = [this, give_up, done] { ask_for_units(give_up, done); };
+          if (is_away(*error) && loop_.now().monotonic < give_up && later(kLostPause, again)) return;
+          return done(failure("ask systemd for its units", *error), loop_.now());
+        }
+        done(read_units(std::get<Message>(reply)), loop_.now());
+      },
+      kPatience);
+}
+
 void Manager::request_settled(Done done) {
   connection_.request(connection_.new_call(kDestination, kPath, "org.freedesktop.DBus.Peer", "Ping"),
-                      [this, done = std::move(done)](const Reply&) {
+                      [this, done = std::move(done)](const Reply& reply) {
+                        // What it has told may be on its way still.
+                        if (const auto* error = std::get_if<RemoteError>(&reply))
+                          return done(failure("Ping", *error), loop_.now());
                         // What was told meanwhile may have raised a question: its answer comes before the next one's.
                         if (jobs_asked_about_ > 0) return request_settled(done);
                         done({}, loop_.now());
-                      });
+                      },
+                      {.turn = bus::Turn::kEarly});
 }
 
 }  // namespace aw::systemd

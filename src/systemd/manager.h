@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "bus/connection.h"
@@ -48,12 +49,22 @@ class Manager final : public supervise::Placer {
   void request_remove(const std::string& slice, supervise::Done done) override;
   void request_stop(const std::string& unit, supervise::Done done) override;
   void request_settled(supervise::Done done) override;
+  void request_units(Units done) override;
   const std::string& parent_slice() const override;
 
  private:
   struct Start;
   using StartPtr = std::shared_ptr<Start>;
 
+  using Text = std::variant<std::string, bus::RemoteError>;
+  /// Asks for a property that is a text, of any object; `interface` without "org.freedesktop.systemd1.".
+  void request_text(const std::string& path, const char* interface, const char* property,
+                    std::function<void(const Text&)> done);
+  Result<void> listen();
+  /// A handler of signals that somebody else may send in systemd's name.
+  bus::OnMessage if_systemds(void (Manager::*handler)(bus::Message));
+  void subscribe(std::function<void(Result<std::string>)> done);
+  void on_owner_changed(bus::Message signal);
   void start_unit(StartPtr start);
   void send_start(const StartPtr& start);
   void on_start_reply(const StartPtr& start, bus::Reply reply);
@@ -61,11 +72,12 @@ class Manager final : public supervise::Placer {
   bool may_still_come(const Start& start) const;
   void ask_about_started(const StartPtr& start);
   void request_job(const char* method, const std::string& unit, Instant give_up, supervise::Done done);
+  void ask_for_units(Instant give_up, Units done);
   /// False where there is no memory for a timer.
   bool later(Span pause, std::function<void()> work);
   void on_job_removed(bus::Message signal);
   void on_job_new(bus::Message signal);
-  void on_job_type(const std::string& unit, bus::Reply reply);
+  void on_job_type(const std::string& unit, const Text& type);
   void on_unit_removed(bus::Message signal);
   void on_unit_new(bus::Message signal);
   void ask_about_removed();
@@ -79,6 +91,7 @@ class Manager final : public supervise::Placer {
   OnJob on_job_;
   OnUnitRemoved on_unit_removed_;
   std::vector<bus::Slot> matches_;
+  std::string systemd_;  ///< its unique name on the bus; "" while it has none
   struct Job {
     supervise::Done done;
     Instant since;
@@ -91,9 +104,11 @@ class Manager final : public supervise::Placer {
   std::unordered_map<std::string, std::string> early_results_;  ///< of jobs whose reply we have not read yet
   std::set<std::string> starting_;                              ///< units that we asked to be started
   std::set<std::string> stopping_;                              ///< … and to be stopped
-  std::set<std::string> removed_;                               ///< units that it has unloaded a moment ago
-  loop::Source ask_about_removed_;                              ///< … and when it is asked whether that was all
-  std::map<std::string, std::vector<StartPtr>> after_stop_;     ///< waits for the old unit of that name to go
+  /// Limits that wait for their turn, by slice: false there when the slice was asked to be stopped since.
+  std::multimap<std::string, std::shared_ptr<bool>> unsent_limits_;
+  std::set<std::string> removed_;                            ///< units that it has unloaded a moment ago
+  loop::Source ask_about_removed_;                           ///< … and when it is asked whether that was all
+  std::map<std::string, std::vector<StartPtr>> after_stop_;  ///< waits for the old unit of that name to go
 };
 
 }  // namespace aw::systemd

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "process/cmdline_reader.h"
+#include "process/locked_file_reader.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -10,6 +10,8 @@
 #include <chrono>
 #include <map>
 #include <thread>
+
+#include "process/parse.h"
 
 namespace aw::process {
 namespace {
@@ -43,23 +45,21 @@ class Lines {
   std::map<pid_t, UniqueFd> writers_;
 };
 
-class ACmdlineReader : public ::testing::Test {
+class ALockedFileReader : public ::testing::Test {
  protected:
-  ~ACmdlineReader() override { lines_.let_all_go(); }
+  ~ALockedFileReader() override { lines_.let_all_go(); }
 
-  static std::optional<std::string> wait_for(const supervise::Cmdlines& cmdlines, pid_t pid) {
+  static std::optional<std::string> wait_for(const LockedFileReader::Texts& cmdlines, pid_t pid) {
     for (int i = 0; i < 10'000 && !cmdlines.find(pid); ++i) std::this_thread::sleep_for(1ms);
     return cmdlines.find(pid);
   }
 
   Lines lines_;
-  CmdlineReader blocking_{[this](pid_t pid) { return lines_.open(pid); }};
-  CmdlineReader real_{[](pid_t pid) {
-    return UniqueFd(::open(("/proc/" + std::to_string(pid) + "/cmdline").c_str(), O_RDONLY | O_CLOEXEC));
-  }};
+  LockedFileReader blocking_{"reader", [this](pid_t pid) { return lines_.open(pid); }, readable_cmdline};
+  LockedFileReader real_{"reader", opener_of("cmdline"), readable_cmdline};
 };
 
-TEST_F(ACmdlineReader, ReadsThoseOfProcesses) {
+TEST_F(ALockedFileReader, ReadsThoseOfProcesses) {
   const std::array<pid_t, 2> pids{::getpid(), ::getppid()};
 
   const auto cmdlines = real_.request(pids, 4096, kLong);
@@ -69,12 +69,12 @@ TEST_F(ACmdlineReader, ReadsThoseOfProcesses) {
   EXPECT_FALSE(cmdlines->find(1'000'000'000));  // Was not asked for.
 }
 
-TEST_F(ACmdlineReader, FindsNothingOfAProcessThatIsGone) {
+TEST_F(ALockedFileReader, FindsNothingOfAProcessThatIsGone) {
   const pid_t gone = 1'000'000'000;
   EXPECT_EQ(real_.request({&gone, 1}, 100, kLong)->find(gone), "");
 }
 
-TEST_F(ACmdlineReader, WaitsForNobodyLongerThanItsPatience) {
+TEST_F(ALockedFileReader, WaitsForNobodyLongerThanItsPatience) {
   const pid_t stuck = 7;
 
   const auto began = std::chrono::steady_clock::now();
@@ -84,7 +84,7 @@ TEST_F(ACmdlineReader, WaitsForNobodyLongerThanItsPatience) {
   EXPECT_EQ(cmdlines->find(stuck), std::nullopt);
 }
 
-TEST_F(ACmdlineReader, DeliversLateWhatCameLate) {
+TEST_F(ALockedFileReader, DeliversLateWhatCameLate) {
   const pid_t slow = 7;
   const auto cmdlines = blocking_.request({&slow, 1}, 100, kMoment);
 
@@ -93,7 +93,7 @@ TEST_F(ACmdlineReader, DeliversLateWhatCameLate) {
   EXPECT_EQ(wait_for(*cmdlines, slow), "late -x");
 }
 
-TEST_F(ACmdlineReader, ReadsTheOthersWhileOneIsStuck) {
+TEST_F(ALockedFileReader, ReadsTheOthersWhileOneIsStuck) {
   const std::array<pid_t, 3> pids{7, 8, 9};
   const auto cmdlines = blocking_.request(pids, 100, kMoment);
 
@@ -105,11 +105,11 @@ TEST_F(ACmdlineReader, ReadsTheOthersWhileOneIsStuck) {
   EXPECT_EQ(cmdlines->find(7), std::nullopt);
 }
 
-TEST_F(ACmdlineReader, HoldsABoundedNumberOfThoseThatAreStuck) {
+TEST_F(ALockedFileReader, HoldsABoundedNumberOfThoseThatAreStuck) {
   pid_t pid = 0;
-  std::shared_ptr<const supervise::Cmdlines> last;
+  std::shared_ptr<const LockedFileReader::Texts> last;
 
-  for (unsigned i = 0; i < CmdlineReader::kMostThreads + CmdlineReader::kMostWaiting + 10; ++i) {
+  for (unsigned i = 0; i < LockedFileReader::kMostThreads + LockedFileReader::kMostWaiting + 10; ++i) {
     ++pid;
     last = blocking_.request({&pid, 1}, 100, Span(100));
   }
@@ -117,7 +117,7 @@ TEST_F(ACmdlineReader, HoldsABoundedNumberOfThoseThatAreStuck) {
   EXPECT_EQ(last->find(pid), "");  // Given up at once.
 }
 
-TEST_F(ACmdlineReader, CutsAMegabyteOfArguments) {
+TEST_F(ALockedFileReader, CutsAMegabyteOfArguments) {
   const pid_t huge = 7;
   const auto cmdlines = blocking_.request({&huge, 1}, 256, kMoment);
 
@@ -127,9 +127,10 @@ TEST_F(ACmdlineReader, CutsAMegabyteOfArguments) {
   EXPECT_EQ(line, std::string(253, 'x') + "\xE2\x80\xA6");
 }
 
-TEST_F(ACmdlineReader, GoesWhileOneIsStuck) {
+TEST_F(ALockedFileReader, GoesWhileOneIsStuck) {
   const pid_t stuck = 7;
-  auto reader = std::make_unique<CmdlineReader>([this](pid_t pid) { return lines_.open(pid); });
+  auto reader = std::make_unique<LockedFileReader>(
+      "reader", [this](pid_t pid) { return lines_.open(pid); }, readable_cmdline);
   const auto cmdlines = reader->request({&stuck, 1}, 100, kMoment);
 
   lines_.begin_to_write(stuck, "af");

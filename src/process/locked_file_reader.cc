@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "process/cmdline_reader.h"
+#include "process/locked_file_reader.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -12,13 +13,12 @@
 #include <thread>
 
 #include "base/thread.h"
-#include "process/parse.h"
 
 namespace aw::process {
 namespace {
 
 /// What one request has got so far.
-class Batch final : public supervise::Cmdlines {
+class Batch final : public LockedFileReader::Texts {
  public:
   explicit Batch(std::size_t limit) : limit_(limit) {}
 
@@ -27,10 +27,10 @@ class Batch final : public supervise::Cmdlines {
     const auto found = read_.find(pid);
     return found == read_.end() ? std::nullopt : std::optional(found->second);
   }
-  void put(pid_t pid, std::string cmdline) {
+  void put(pid_t pid, std::string text) {
     {
       const std::lock_guard lock(mutex_);
-      read_[pid] = std::move(cmdline);
+      read_[pid] = std::move(text);
     }
     arrived_.notify_all();
   }
@@ -55,7 +55,7 @@ struct Job {
 };
 
 /// One byte more than is shown tells whether that is all.
-std::string read_cmdline(int file, std::size_t limit) {
+std::string read_some(int file, std::size_t limit) {
   std::string text(limit + 1, '\0');
   std::size_t size = 0;
   while (size < text.size()) {
@@ -64,12 +64,15 @@ std::string read_cmdline(int file, std::size_t limit) {
     size += static_cast<std::size_t>(got);
   }
   text.resize(size);
-  return readable_cmdline(text, limit);
+  return text;
 }
 
 }  // namespace
 
-struct CmdlineReader::Shared {
+struct LockedFileReader::Shared {
+  explicit Shared(Show how) : show(std::move(how)) {}
+
+  const Show show;
   std::mutex mutex;
   std::condition_variable wake;
   std::deque<Job> queue;
@@ -87,15 +90,17 @@ struct CmdlineReader::Shared {
       const Job job = std::move(queue.front());
       queue.pop_front();
       lock.unlock();
-      job.batch->put(job.pid, read_cmdline(job.file.get(), job.batch->limit()));
+      const std::size_t limit = job.batch->limit();
+      job.batch->put(job.pid, show(read_some(job.file.get(), limit), limit));
       lock.lock();
     }
   }
 };
 
-CmdlineReader::CmdlineReader(Open open) : open_(std::move(open)), shared_(std::make_shared<Shared>()) {}
+LockedFileReader::LockedFileReader(const char* name, Open open, Show show)
+    : name_(name), open_(std::move(open)), shared_(std::make_shared<Shared>(std::move(show))) {}
 
-CmdlineReader::~CmdlineReader() {
+LockedFileReader::~LockedFileReader() {
   {
     const std::lock_guard lock(shared_->mutex);
     shared_->stop = true;
@@ -104,16 +109,16 @@ CmdlineReader::~CmdlineReader() {
   shared_->wake.notify_all();
 }
 
-void CmdlineReader::begin_thread() {
+void LockedFileReader::begin_thread() {
   try {
-    start_thread("cmdline-reader", [shared = shared_] { shared->run(); }).detach();
+    start_thread(name_, [shared = shared_] { shared->run(); }).detach();
     ++shared_->threads;
-  } catch (const std::system_error&) {  // No thread to be had: records go without command lines.
+  } catch (const std::system_error&) {  // No thread to be had: what was asked for does not come.
   }
 }
 
-std::shared_ptr<const supervise::Cmdlines> CmdlineReader::request(std::span<const pid_t> pids, std::size_t limit,
-                                                                  Span patience) {
+std::shared_ptr<const LockedFileReader::Texts> LockedFileReader::request(std::span<const pid_t> pids, std::size_t limit,
+                                                                         Span patience) {
   auto batch = std::make_shared<Batch>(limit);
   std::vector<Job> jobs;
   for (const pid_t pid : pids) {
@@ -133,7 +138,7 @@ std::shared_ptr<const supervise::Cmdlines> CmdlineReader::request(std::span<cons
         batch->put(job.pid, "");
       }
     }
-    // Whoever is not idle may be stuck: one process that can't be read must not cost the others their names.
+    // Whoever is not idle may be stuck: one process that can't be read must not cost the others.
     if (!shared_->queue.empty() && shared_->idle == 0 && shared_->threads < kMostThreads) begin_thread();
   }
   shared_->wake.notify_one();
@@ -141,6 +146,12 @@ std::shared_ptr<const supervise::Cmdlines> CmdlineReader::request(std::span<cons
   const std::lock_guard lock(shared_->mutex);
   if (!shared_->queue.empty() && shared_->idle == 0 && shared_->threads < kMostThreads) begin_thread();
   return batch;
+}
+
+LockedFileReader::Open opener_of(const char* file) {
+  return [file](pid_t pid) {
+    return UniqueFd(::open(("/proc/" + std::to_string(pid) + "/" + file).c_str(), O_RDONLY | O_CLOEXEC));
+  };
 }
 
 }  // namespace aw::process
