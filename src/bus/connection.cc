@@ -1,21 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bus/connection.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "base/failpoint.h"
 
 namespace aw::bus {
 
-/// Of one call under way. Owned by its slot, which sd-bus frees after the callback or with the connection.
+/// Of one call under way. Owned by its slot, which sd-bus frees after the callback or with the bus, which a message
+/// that somebody has kept may make outlive the connection.
 struct Connection::Pending {
+  Connection& connection;
+  std::shared_ptr<Traffic> traffic;
+  std::string destination;
   OnReply on_reply;
 };
+
+bool Connection::Traffic::has_room(const std::string& destination) const {
+  const auto there = to.find(destination);
+  return all < kMostUnderWay && (there == to.end() || there->second < kMostToOne);
+}
+
+void Connection::Traffic::leave(const std::string& destination) {
+  const auto there = to.find(destination);
+  if (there == to.end()) return;
+  --all;
+  if (--there->second == 0) to.erase(there);
+}
 
 namespace {
 
@@ -24,6 +45,13 @@ RemoteError remote_error(const sd_bus_error* error) {
 }
 
 constexpr char kFailed[] = "org.freedesktop.DBus.Error.Failed";
+// Flags of RequestName.
+constexpr std::uint32_t kAllowReplacement = 1;
+constexpr std::uint32_t kReplaceExisting = 2;
+constexpr std::uint32_t kDoNotQueue = 4;
+constexpr char kTheBus[] = "org.freedesktop.DBus";
+/// What a message takes besides its arguments.
+constexpr std::size_t kHeader = 256;
 
 RemoteError local_error(int err) { return {kFailed, errno_error("send", err).message}; }
 
@@ -31,6 +59,18 @@ RemoteError local_error(int err) { return {kFailed, errno_error("send", err).mes
 int why_unsendable(const Message& message) {
   if (message.append_status() < 0) return -message.append_status();
   return message.size() > Connection::kMaxMessage ? EMSGSIZE : 0;
+}
+
+/// Who alone may have sent what `rule` asks for: the bus itself, if it says so. The names of peers go by a name that
+/// the bus looks up; it does so for what it spreads, not for what a peer sends to us alone, and sd-bus lets those
+/// through.
+std::string literal_sender(const std::string& rule) {
+  constexpr std::string_view kSender = "sender='";
+  const auto at = rule.find(kSender);
+  if (at == std::string::npos || (at > 0 && rule[at - 1] != ',')) return {};
+  const auto begin = at + kSender.size();
+  std::string sender = rule.substr(begin, rule.find('\'', begin) - begin);
+  return sender == "org.freedesktop.DBus" || sender == "org.freedesktop.DBus.Local" ? sender : std::string();
 }
 
 bool is_lost(int err) { return err == ENOTCONN || err == ECONNRESET || err == EPIPE || err == ESHUTDOWN; }
@@ -79,6 +119,11 @@ Result<void> Connection::reopen() {
   }
   disconnected_.reset();
   sd_bus_close_unref(std::exchange(bus_, bus));
+  traffic_ = std::make_shared<Traffic>();
+  sent_bytes_.clear();
+  looking_ = answered_ = false;
+  unanswered_ = 0;
+  for (Waiting& waiting : take_waiting()) answer_later(std::move(waiting.on_reply), local_error(ENOTCONN));
   return loop_ == nullptr ? Result<void>() : join_loop();
 }
 
@@ -95,10 +140,22 @@ Result<void> Connection::join_loop() {
   if (const int r = sd_bus_attach_event(bus_, loop_->raw(), static_cast<int>(loop::Priority::kBus)); r < 0) {
     return errno_error("attach the bus to the loop", -r);
   }
+  on_room_ = nullptr;
+  // What was written is not told, but it is written by the loop, and after that comes this.
+  auto written = loop_->add_post("room on the bus", [this](const Now&) { look_for_room(); });
+  if (!written) return std::move(written).error();
+  written_ = std::move(*written);
+  auto look =
+      loop_->add_timer(loop::Priority::kBus, "a bus that takes nothing", [this](const Now&) { look_whether_taken(); });
+  if (!look) return std::move(look).error();
+  look_ = std::move(*look);
   auto slot = match(
       "type='signal',sender='org.freedesktop.DBus.Local',interface='org.freedesktop.DBus.Local',"
       "path='/org/freedesktop/DBus/Local',member='Disconnected'",
-      [this](const Message&) { on_lost_(); });
+      [this](const Message&) {
+        for (const Waiting& waiting : take_waiting()) waiting.on_reply(local_error(ENOTCONN));
+        on_lost_();
+      });
   if (!slot) return std::move(slot).error();
   disconnected_ = std::make_unique<Slot>(std::move(*slot));
   return {};
@@ -133,6 +190,9 @@ int Connection::on_reply(sd_bus_message* m, void* data, sd_bus_error*) noexcept 
   auto* pending = static_cast<Pending*>(data);
   guarded("bus reply", m, [&] {
     const OnReply callback = std::move(pending->on_reply);
+    pending->traffic->leave(pending->destination);
+    // First, for the callback may be the end of the connection.
+    if (pending->traffic == pending->connection.traffic_) pending->connection.send_next();
     if (const int e = AW_FAILPOINT_ERRNO("bus.reply", ETIMEDOUT)) return callback(local_error(e));
     if (const sd_bus_error* error = sd_bus_message_get_error(m)) {
       callback(remote_error(error));
@@ -158,36 +218,80 @@ int Connection::on_call(sd_bus_message* m, void* data, sd_bus_error*) noexcept {
   return 1;
 }
 
-void Connection::request(Message call, OnReply on_reply_callback, Span timeout) {
-  auto fail = [&](int err) {
-    // Not from within the request: whoever asked is not ready for the answer yet.
-    auto source = std::make_shared<loop::Source>();
-    auto callback = std::make_shared<OnReply>(std::move(on_reply_callback));
-    AW_ASSERT(loop_ != nullptr);
-    auto deferred = loop_->add_deferred("failed bus call", [source, callback, err](const Now&) {
-      const auto keep = source;  // NOLINT(performance-unnecessary-copy-initialization): the closure goes with it.
-      (*callback)(local_error(err));
-      keep->reset();
-    });
-    AW_ASSERT(deferred.has_value());
-    *source = std::move(*deferred);
-    loop::Loop::schedule(*source);
-  };
-  if (call.append_status() < 0) return fail(-call.append_status());
-  if (const int e = AW_FAILPOINT_ERRNO("bus.request", ENOBUFS)) return fail(e);
-  auto pending = std::make_unique<Pending>(Pending{std::move(on_reply_callback)});
+void Connection::request(Message call, OnReply on_reply, Sending sending) {
+  if (call.append_status() < 0) return answer_later(std::move(on_reply), local_error(-call.append_status()));
+  const char* to = sd_bus_message_get_destination(call.raw());
+  const std::string destination = to == nullptr ? "" : to;
+  Waiting waiting{std::move(call), std::move(on_reply), std::move(sending)};
+  if (!is_open()) return send_call(std::move(waiting));  // The bus says why not.
+  waiting_.at(static_cast<std::size_t>(waiting.sending.turn))[destination].push_back(std::move(waiting));
+  send_next();
+}
+
+void Connection::send_next() {
+  if (!is_open()) return;  // Disconnected follows.
+  for (auto& destinations : waiting_) {
+    for (auto at = destinations.begin(); at != destinations.end();) {
+      auto& [destination, calls] = *at;
+      while (!calls.empty() && (destination == kTheBus || traffic_->has_room(destination))) {
+        Waiting next = std::move(calls.front());
+        calls.pop_front();
+        send_call(std::move(next));
+      }
+      at = calls.empty() ? destinations.erase(at) : std::next(at);
+    }
+  }
+}
+
+void Connection::send_call(Waiting waiting) {
+  if (waiting.sending.before && !waiting.sending.before()) {
+    return answer_later(std::move(waiting.on_reply), {kWithdrawn, "not sent any more"});
+  }
+  if (const int e = AW_FAILPOINT_ERRNO("bus.request", ENOBUFS)) {
+    return answer_later(std::move(waiting.on_reply), local_error(e));
+  }
+  const char* to = sd_bus_message_get_destination(waiting.call.raw());
+  auto pending =
+      std::make_unique<Pending>(Pending{*this, traffic_, to == nullptr ? "" : to, std::move(waiting.on_reply)});
   sd_bus_slot* slot = nullptr;
-  const int r = sd_bus_call_async(bus_, &slot, call.raw(), &Connection::on_reply, pending.get(),
-                                  static_cast<std::uint64_t>(timeout.count()));
-  if (r < 0) {
-    on_reply_callback = std::move(pending->on_reply);
-    return fail(-r);
+  const int r = sd_bus_call_async(bus_, &slot, waiting.call.raw(), &Connection::on_reply, pending.get(),
+                                  static_cast<std::uint64_t>(waiting.sending.timeout.count()));
+  if (r < 0) return answer_later(std::move(pending->on_reply), local_error(-r));
+  note_sent(waiting.call);
+  if (pending->destination != kTheBus) {
+    ++traffic_->all;
+    ++traffic_->to[pending->destination];
   }
   (void)sd_bus_slot_set_destroy_callback(slot, [](void* data) { delete static_cast<Pending*>(data); });
   (void)pending.release();
   AW_FAILPOINT("bus.requested");
   (void)sd_bus_slot_set_floating(slot, 1);  // The connection owns it from here on.
   sd_bus_slot_unref(slot);
+}
+
+void Connection::answer_later(OnReply on_reply, RemoteError error) {
+  // Not from within the request: whoever asked is not ready for the answer yet.
+  auto source = std::make_shared<loop::Source>();
+  auto callback = std::make_shared<OnReply>(std::move(on_reply));
+  AW_ASSERT(loop_ != nullptr);
+  auto deferred = loop_->add_deferred("failed bus call", [source, callback, error = std::move(error)](const Now&) {
+    const auto keep = source;  // NOLINT(performance-unnecessary-copy-initialization): the closure goes with it.
+    (*callback)(error);
+    keep->reset();
+  });
+  AW_ASSERT(deferred.has_value());
+  *source = std::move(*deferred);
+  loop::Loop::schedule(*source);
+}
+
+std::vector<Connection::Waiting> Connection::take_waiting() {
+  std::vector<Waiting> taken;
+  for (auto& destinations : std::exchange(waiting_, {})) {
+    for (auto& [destination, calls] : destinations) {
+      std::move(calls.begin(), calls.end(), std::back_inserter(taken));
+    }
+  }
+  return taken;
 }
 
 void Connection::send(Message message) {
@@ -197,6 +301,7 @@ void Connection::send(Message message) {
   if (const int e = AW_FAILPOINT_ERRNO("bus.send", ENOBUFS)) return on_unsent(message, e);
   const int r = sd_bus_send(bus_, message.raw(), nullptr);
   if (r < 0 && !is_lost(-r)) on_unsent(message, -r);  // A lost bus is told by Disconnected.
+  if (r >= 0) note_sent(message);
 }
 
 void Connection::send_to(Message signal, const std::string& destination) {
@@ -204,6 +309,7 @@ void Connection::send_to(Message signal, const std::string& destination) {
   if (const int e = AW_FAILPOINT_ERRNO("bus.send-to", ENOBUFS)) return on_unsent(signal, e);
   const int r = sd_bus_send_to(bus_, signal.raw(), destination.c_str(), nullptr);
   if (r < 0 && !is_lost(-r)) on_unsent(signal, -r);  // As in send().
+  if (r >= 0) note_sent(signal);
 }
 
 void Connection::on_unsent(const Message& message, int err) {
@@ -227,6 +333,84 @@ void Connection::send_error(const Message& call, const std::string& name, const 
   send(Message::adopt(m));
 }
 
+void Connection::note_sent(const Message& message) {
+  const std::uint64_t waiting = unwritten();  // It may be among them.
+  forget_written(waiting == 0 ? 0 : waiting - 1);
+  if (waiting > 0) sent_bytes_.push_back(message.size() + kHeader);
+  unasked_ = true;
+  if (!on_stuck_ || !look_ || std::exchange(looking_, true)) return;
+  looks_ = 0;
+  seen_ = {taken_, unread()};
+  loop::Loop::set_timer(look_, loop_->now().monotonic + look_pause_);
+}
+
+void Connection::forget_written(std::uint64_t left) {
+  for (; sent_bytes_.size() > left; ++taken_) sent_bytes_.pop_front();
+}
+
+std::uint64_t Connection::unwritten() const {
+  std::uint64_t messages = 0;
+  return sd_bus_get_n_queued_write(bus_, &messages) >= 0 ? messages : 0;
+}
+
+std::size_t Connection::unwritten_bytes() const {
+  // What sd-bus sends of its own accord is small, and not noted: one that was written is counted in its place.
+  const auto messages = std::min<std::uint64_t>(unwritten(), sent_bytes_.size());
+  return std::accumulate(sent_bytes_.end() - static_cast<std::ptrdiff_t>(messages), sent_bytes_.end(), std::size_t{0});
+}
+
+bool Connection::is_behind() const { return unwritten() > kMostUnwritten || unwritten_bytes() > kMostUnwrittenBytes; }
+
+void Connection::request_room(std::function<void()> done) {
+  on_room_ = std::move(done);
+  loop::Loop::set_post(written_, true);
+}
+
+void Connection::look_for_room() {
+  if (is_behind()) return;
+  loop::Loop::set_post(written_, false);
+  if (const auto done = std::exchange(on_room_, nullptr)) done();
+}
+
+void Connection::on_stuck(std::function<void()> told, Span pause) {
+  on_stuck_ = std::move(told);
+  look_pause_ = pause;
+}
+
+std::size_t Connection::unread() const {
+  int bytes = 0;
+  const int fd = sd_bus_get_fd(bus_);
+  return fd >= 0 && ::ioctl(fd, SIOCOUTQ, &bytes) == 0 ? static_cast<std::size_t>(bytes) : 0;
+}
+
+void Connection::look_whether_taken() {
+  looking_ = false;
+  if (sd_bus_is_ready(bus_) <= 0) return;  // One that opens is late, or away; that is noticed without us.
+  forget_written(unwritten());
+  const Seen now{taken_, unread()};
+  const bool took = std::exchange(answered_, false) || now.taken != seen_.taken || now.unread < seen_.unread;
+  looks_ = took ? 0 : looks_ + 1;
+  seen_ = now;
+  if (looks_ == kMostLooks) {
+    on_stuck_();
+    // As if the bus had gone. The bus itself finds us gone when it writes to us, which may be never.
+    cut_off_ = true;
+    (void)::shutdown(sd_bus_get_fd(bus_), SHUT_RDWR);
+    return;
+  }
+  if (unanswered_ == 0 && !unasked_) return;  // What was sent before an answer was asked for has been read.
+  looking_ = true;
+  loop::Loop::set_timer(look_, loop_->now().monotonic + look_pause_);
+  // dbus-daemon takes a little from the socket that it then leaves lying; what it has read it answers. It takes that up
+  // only when more comes, also where there is room again: so it is asked each time.
+  ++unanswered_;
+  request(new_call(kTheBus, "/org/freedesktop/DBus", kTheBus, "GetId"), [this](const Reply&) {
+    if (unanswered_ > 0) --unanswered_;  // Else it was asked on a connection that has gone.
+    answered_ = true;
+  });
+  unasked_ = false;
+}
+
 Reply Connection::call_blocking(Message call, Span timeout) {
   if (call.append_status() < 0) return local_error(-call.append_status());
   sd_bus_error error{};
@@ -242,6 +426,11 @@ Reply Connection::call_blocking(Message call, Span timeout) {
 
 Result<Slot> Connection::match(const std::string& rule, OnMessage on_signal) {
   if (const int e = AW_FAILPOINT_ERRNO("bus.match", ENOBUFS)) return errno_error("match " + rule, e);
+  if (const std::string sender = literal_sender(rule); !sender.empty()) {
+    on_signal = [sender, on_signal = std::move(on_signal)](Message m) {
+      if (m.sender() == sender) on_signal(std::move(m));
+    };
+  }
   Slot slot;
   slot.callback_ = std::make_unique<OnMessage>(std::move(on_signal));
   sd_bus_slot* raw = nullptr;
@@ -265,7 +454,7 @@ Result<Slot> Connection::serve(const char* path, OnMessage handler) {
 void Connection::request_name(const char* name, std::function<void(Result<void>)> done) {
   AW_FAILPOINT("bus.request-name");
   auto call = new_call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "RequestName");
-  call.append(name).append(std::uint32_t{4});  // DBUS_NAME_FLAG_DO_NOT_QUEUE
+  call.append(name).append(kDoNotQueue | kAllowReplacement | (cut_off_ ? kReplaceExisting : 0U));
   request(std::move(call), [name = std::string(name), done = std::move(done)](Reply reply) {
     if (const auto* error = std::get_if<RemoteError>(&reply)) {
       return done(Error{std::make_error_code(std::errc::permission_denied),

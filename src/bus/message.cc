@@ -133,6 +133,7 @@ Result<std::string> Message::read_path() {
 }
 Result<std::uint32_t> Message::read_u32() { return read_basic<std::uint32_t>(raw(), 'u', "a uint32"); }
 Result<std::uint64_t> Message::read_u64() { return read_basic<std::uint64_t>(raw(), 't', "a uint64"); }
+Result<double> Message::read_double() { return read_basic<double>(raw(), 'd', "a double"); }
 Result<bool> Message::read_bool() {
   return read_basic<int>(raw(), 'b', "a boolean").transform([](int wire) { return wire != 0; });
 }

@@ -65,6 +65,7 @@ class Message {
   Result<std::uint32_t> read_u32();
   Result<std::uint64_t> read_u64();
   Result<bool> read_bool();
+  Result<double> read_double();
   Result<UniqueFd> read_fd();              ///< a duplicate, ours to close
   Result<Value> read_variant();            ///< v of any type that Value can hold, or of a unix fd: refused
   Result<Dict> read_dict();                ///< a{sv}; a key that comes twice is refused

@@ -3,9 +3,11 @@
 
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 namespace aw::loop {
@@ -13,10 +15,22 @@ namespace aw::loop {
 struct Source::Impl {
   sd_event_source* source = nullptr;
   const char* description = "";
-  std::function<void(const Now&)> callback;
-  std::function<void(const Now&, SignalOrigin)> on_signal;     ///< of a signal source, instead
-  std::function<void(const Now&, DirectoryChange)> on_change;  ///< of a watched directory, instead
+  std::function<void(const Now&)> callback = {};
+  std::function<void(const Now&, SignalOrigin)> on_signal = {};     ///< of a signal source, instead
+  std::function<void(const Now&, DirectoryChange)> on_change = {};  ///< of a watched directory, instead
 };
+
+template <class Add>
+Result<Source> Source::make(Impl callbacks, Priority priority, const Add& add) {
+  Source source;
+  source.impl_.reset(new Impl(std::move(callbacks)));
+  Impl* impl = source.impl_.get();
+  int r = add(&impl->source, impl);
+  if (r >= 0) r = sd_event_source_set_priority(impl->source, static_cast<std::int64_t>(priority));
+  if (r < 0) return errno_error(impl->description, -r);
+  (void)sd_event_source_set_description(impl->source, impl->description);  // Only for messages.
+  return source;
+}
 
 void Source::Delete::operator()(Impl* impl) const noexcept {
   sd_event_source_disable_unref(impl->source);
@@ -78,17 +92,12 @@ int on_signal(sd_event_source* source, const signalfd_siginfo* info, void* data)
   return dispatch(source, callback, impl->description);
 }
 
-/// Names the source and sets its priority; an error of sd-event (negative errno) is worded.
-Result<void> finish(int r, sd_event_source* source, Priority priority, const char* description) {
-  if (r < 0) return errno_error(description, -r);
-  (void)sd_event_source_set_description(source, description);  // Only for messages.
-  if (r = sd_event_source_set_priority(source, static_cast<std::int64_t>(priority)); r < 0) {
-    return errno_error(description, -r);
-  }
-  return {};
-}
-
 }  // namespace
+
+Result<Source> Loop::turned_off(Result<Source> source) {
+  if (source) (void)sd_event_source_set_enabled(source->impl_->source, SD_EVENT_OFF);  // Cannot fail for a live source.
+  return source;
+}
 
 Result<Loop> Loop::create() {
   sd_event* event = nullptr;
@@ -100,23 +109,18 @@ Now Loop::now() const { return read_now(event_.get()); }
 
 Result<Source> Loop::watch_fd(int fd, std::uint32_t events, Priority priority, const char* description,
                               std::function<void(const Now&)> on_ready) {
-  Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_ready), {}, {}});
-  Source::Impl* impl = source.impl_.get();
-  const int r = sd_event_add_io(event_.get(), &impl->source, fd, events, &on_io<Source::Impl>, impl);
-  if (auto done = finish(r, impl->source, priority, description); !done) return std::move(done).error();
-  return source;
+  return Source::make({.description = description, .callback = std::move(on_ready)}, priority,
+                      [&](sd_event_source** source, Source::Impl* impl) {
+                        return sd_event_add_io(event_.get(), source, fd, events, &on_io<Source::Impl>, impl);
+                      });
 }
 
 Result<Source> Loop::add_timer(Priority priority, const char* description, std::function<void(const Now&)> on_due) {
-  Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, std::move(on_due), {}, {}});
-  Source::Impl* impl = source.impl_.get();
-  const int r =
-      sd_event_add_time(event_.get(), &impl->source, CLOCK_MONOTONIC, UINT64_MAX, 1, &on_time<Source::Impl>, impl);
-  if (auto done = finish(r, impl->source, priority, description); !done) return std::move(done).error();
-  (void)sd_event_source_set_enabled(impl->source, SD_EVENT_OFF);  // Cannot fail for a live source.
-  return source;
+  return turned_off(Source::make({.description = description, .callback = std::move(on_due)}, priority,
+                                 [&](sd_event_source** source, Source::Impl* impl) {
+                                   return sd_event_add_time(event_.get(), source, CLOCK_MONOTONIC, UINT64_MAX, 1,
+                                                            &on_time<Source::Impl>, impl);
+                                 }));
 }
 
 void Loop::set_timer(Source& timer, Instant when) {
@@ -131,16 +135,24 @@ void Loop::set_timer(Source& timer, Instant when) {
 }
 
 Result<Source> Loop::add_deferred(const char* description, std::function<void(const Now&)> work) {
-  Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, std::move(work), {}, {}});
-  Source::Impl* impl = source.impl_.get();
-  const int r = sd_event_add_defer(event_.get(), &impl->source, &on_defer<Source::Impl>, impl);
-  if (auto done = finish(r, impl->source, Priority::kDeferred, description); !done) return std::move(done).error();
-  (void)sd_event_source_set_enabled(impl->source, SD_EVENT_OFF);
-  return source;
+  return turned_off(Source::make({.description = description, .callback = std::move(work)}, Priority::kDeferred,
+                                 [&](sd_event_source** source, Source::Impl* impl) {
+                                   return sd_event_add_defer(event_.get(), source, &on_defer<Source::Impl>, impl);
+                                 }));
 }
 
 void Loop::schedule(Source& deferred) { (void)sd_event_source_set_enabled(deferred.impl_->source, SD_EVENT_ONESHOT); }
+
+Result<Source> Loop::add_post(const char* description, std::function<void(const Now&)> work) {
+  return turned_off(Source::make({.description = description, .callback = std::move(work)}, Priority::kDeferred,
+                                 [&](sd_event_source** source, Source::Impl* impl) {
+                                   return sd_event_add_post(event_.get(), source, &on_defer<Source::Impl>, impl);
+                                 }));
+}
+
+void Loop::set_post(Source& post, bool on) {
+  (void)sd_event_source_set_enabled(post.impl_->source, on ? SD_EVENT_ON : SD_EVENT_OFF);
+}
 
 Result<Source> Loop::watch_signal(int signal, const char* description,
                                   std::function<void(const Now&, SignalOrigin)> on_arrival) {
@@ -148,27 +160,44 @@ Result<Source> Loop::watch_signal(int signal, const char* description,
   sigemptyset(&mask);
   sigaddset(&mask, signal);
   if (sigprocmask(SIG_BLOCK, &mask, nullptr) < 0) return errno_error("block signal");
-  Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, {}, std::move(on_arrival), {}});
-  Source::Impl* impl = source.impl_.get();
-  const int r = sd_event_add_signal(event_.get(), &impl->source, signal, &on_signal<Source::Impl>, impl);
-  if (auto done = finish(r, impl->source, Priority::kSignal, description); !done) return std::move(done).error();
-  return source;
+  return Source::make({.description = description, .on_signal = std::move(on_arrival)}, Priority::kSignal,
+                      [&](sd_event_source** source, Source::Impl* impl) {
+                        return sd_event_add_signal(event_.get(), source, signal, &on_signal<Source::Impl>, impl);
+                      });
+}
+
+Result<std::vector<Source>> Loop::watch_service_signals(std::function<void()> on_reload,
+                                                        std::function<void(const Now&)> on_stop) {
+  if (!on_stop) {
+    on_stop = [event = event_.get()](const Now&) {
+      (void)sd_notify(0, "STOPPING=1");
+      (void)sd_event_exit(event, EXIT_SUCCESS);
+    };
+  }
+  std::vector<Source> sources;
+  for (const int signal : {SIGTERM, SIGINT}) {
+    auto source = watch_signal(signal, "stop", [on_stop](const Now& now, SignalOrigin) { on_stop(now); });
+    if (!source) return std::move(source).error();
+    sources.push_back(std::move(*source));
+  }
+  auto hangup =
+      watch_signal(SIGHUP, "reload", [on_reload = std::move(on_reload)](const Now&, SignalOrigin) { on_reload(); });
+  if (!hangup) return std::move(hangup).error();
+  sources.push_back(std::move(*hangup));
+  return sources;
 }
 
 Result<Source> Loop::watch_directory(const std::string& directory, const char* description,
                                      std::function<void(const Now&, DirectoryChange)> on_change) {
-  Source source;
-  source.impl_.reset(new Source::Impl{nullptr, description, {}, {}, std::move(on_change)});
-  Source::Impl* impl = source.impl_.get();
   constexpr std::uint32_t kMask =
       IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
-  const int r =
-      sd_event_add_inotify(event_.get(), &impl->source, directory.c_str(), kMask, &on_inotify<Source::Impl>, impl);
-  if (auto done = finish(r, impl->source, Priority::kDeferred, description); !done) {
-    return std::move(done).error().within(directory);
-  }
-  return source;
+  auto watched = Source::make({.description = description, .on_change = std::move(on_change)}, Priority::kDeferred,
+                              [&](sd_event_source** source, Source::Impl* impl) {
+                                return sd_event_add_inotify(event_.get(), source, directory.c_str(), kMask,
+                                                            &on_inotify<Source::Impl>, impl);
+                              });
+  if (!watched) return std::move(watched).error().within(directory);
+  return watched;
 }
 
 bool Loop::enable_watchdog() { return sd_event_set_watchdog(event_.get(), 1) > 0; }

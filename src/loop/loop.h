@@ -11,6 +11,7 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/time.h"
@@ -24,6 +25,7 @@ enum class Priority : std::int64_t {
   kSignal = -10,   ///< our own signals
   kBus = 0,        ///< PID 1 and clients
   kDeferred = 50,  ///< what a wake-up left to do
+  kIdle = 100,     ///< the rounds over the runs, and their curves: everything goes before them
 };
 
 class Loop;
@@ -49,6 +51,10 @@ class Source {
   struct Delete {
     void operator()(Impl* impl) const noexcept;
   };
+  /// `add` gives this Impl a source of sd-event's, and returns what sd-event did.
+  template <class Add>
+  static Result<Source> make(Impl callbacks, Priority priority, const Add& add);
+
   std::unique_ptr<Impl, Delete> impl_;
 };
 
@@ -74,9 +80,18 @@ class Loop {
   Result<Source> add_deferred(const char* description, std::function<void(const Now&)> work);
   static void schedule(Source& deferred);
 
+  /// Called after whatever else the loop has handled, while it is on; it is off until set_post().
+  Result<Source> add_post(const char* description, std::function<void(const Now&)> work);
+  static void set_post(Source& post, bool on);
+
   /// Blocks the signal for this thread and calls back when it comes.
   Result<Source> watch_signal(int signal, const char* description,
                               std::function<void(const Now&, SignalOrigin)> on_arrival);
+
+  /// The signals of a service: SIGHUP reloads its configuration, SIGTERM and SIGINT stop it. Without an `on_stop` that
+  /// is to tell systemd so and to exit() with success.
+  Result<std::vector<Source>> watch_service_signals(std::function<void()> on_reload,
+                                                    std::function<void(const Now&)> on_stop = {});
 
   /// Calls back when a file in `directory` is written, made, renamed or removed; merged where it happens often. After
   /// kGone the source is dead.
@@ -99,6 +114,8 @@ class Loop {
     void operator()(sd_event* event) const noexcept { sd_event_unref(event); }
   };
   explicit Loop(sd_event* event) : event_(event) {}
+  static Result<Source> turned_off(Result<Source> source);
+
   std::unique_ptr<sd_event, Unref> event_;
 };
 
