@@ -96,6 +96,11 @@ void Statement::bind(int parameter, std::string_view text) {
 
 void Statement::bind(int parameter, std::int64_t number) { sqlite3_bind_int64(handle_.get(), parameter, number); }
 
+void Statement::bind_blob(int parameter, std::string_view bytes) {
+  sqlite3_bind_blob64(handle_.get(), parameter, bytes.data() != nullptr ? bytes.data() : "", bytes.size(),
+                      SQLITE_TRANSIENT);
+}
+
 Result<bool> Statement::step() {
   switch (sqlite3_step(handle_.get())) {
     case SQLITE_ROW:
@@ -128,6 +133,12 @@ std::string Statement::text(int column) const {
   const unsigned char* text = sqlite3_column_text(handle_.get(), column);
   if (text == nullptr) return "";
   return {reinterpret_cast<const char*>(text), static_cast<std::size_t>(sqlite3_column_bytes(handle_.get(), column))};
+}
+
+std::string Statement::blob(int column) const {
+  const void* bytes = sqlite3_column_blob(handle_.get(), column);
+  if (bytes == nullptr) return "";
+  return {static_cast<const char*>(bytes), static_cast<std::size_t>(sqlite3_column_bytes(handle_.get(), column))};
 }
 
 Result<Database> Database::open(const std::filesystem::path& path, Access access, int busy_milliseconds) {

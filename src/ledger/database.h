@@ -39,6 +39,7 @@ class Statement {
   const char* parameter_name(int parameter) const { return sqlite3_bind_parameter_name(handle_.get(), parameter); }
   void bind(int parameter, std::string_view text);
   void bind(int parameter, std::int64_t number);
+  void bind_blob(int parameter, std::string_view bytes);
   void bind_null(int parameter) { sqlite3_bind_null(handle_.get(), parameter); }
   template <class T>
   void bind(int parameter, const std::optional<T>& value) {
@@ -54,6 +55,7 @@ class Statement {
 
   std::optional<std::int64_t> number(int column) const;
   std::string text(int column) const;  ///< empty for NULL
+  std::string blob(int column) const;  ///< empty for NULL
   bool is_null(int column) const { return sqlite3_column_type(handle_.get(), column) == SQLITE_NULL; }
 
  private:

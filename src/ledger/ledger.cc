@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/assert.h"
 #include "base/thread.h"
 
 namespace aw::ledger {
@@ -44,12 +45,14 @@ std::size_t text_of(const supervise::RunRow& row) {
 std::size_t text_of(const BeginRun& begin) { return text_of(begin.row); }
 std::size_t text_of(const ChangeRun& change) { return text_of(change.row); }
 std::size_t text_of(const EndRun& end) { return end.run_id.size(); }
+std::size_t text_of(const KeepSeries& keep) {
+  return keep.samples.size() + keep.row.run_id.size() + keep.row.registered_as.size() + keep.row.host.size();
+}
 
-bool ends_run(const Entry& entry) {
-  const auto* event = std::get_if<supervise::EventRecord>(&entry);
-  if (event == nullptr) return std::holds_alternative<EndRun>(entry);
-  return event->kind == EventKind::kEnding || event->kind == EventKind::kEscalated ||
-         event->kind == EventKind::kEnded || event->kind == EventKind::kUnregistered;
+/// A curve that is left out is there with the next checkpoint, if there is one.
+bool comes_again(const Entry& entry) {
+  const auto* keep = std::get_if<KeepSeries>(&entry);
+  return keep != nullptr && !keep->row.over;
 }
 
 bool is_full(const Error& error) { return error.code == std::error_code(SQLITE_FULL, sqlite_category()); }
@@ -91,6 +94,21 @@ void Ledger::begin_run(const supervise::RunRow& row) { push(BeginRun{row}); }
 void Ledger::change_run(const supervise::RunRow& row) { push(ChangeRun{row}); }
 void Ledger::end_run(const std::string& run_id) { push(EndRun{run_id}); }
 
+void Ledger::keep_series(const supervise::SeriesRow& series) {
+  KeepSeries keep{series, supervise::encode_series(series.samples)};
+  keep.row.samples = {};
+  push(std::move(keep));
+}
+
+Ledger::Importance Ledger::importance_of(const Entry& entry) {
+  if (std::holds_alternative<KeepSeries>(entry)) return Importance::kSeries;
+  const auto* event = std::get_if<supervise::EventRecord>(&entry);
+  const bool ends = event == nullptr ? std::holds_alternative<EndRun>(entry)
+                                     : event->kind == EventKind::kEnding || event->kind == EventKind::kEscalated ||
+                                           event->kind == EventKind::kEnded || event->kind == EventKind::kUnregistered;
+  return ends ? Importance::kEndsRun : Importance::kUsual;
+}
+
 void Ledger::push(Entry entry) {
   {
     const std::lock_guard lock(mutex_);
@@ -98,7 +116,8 @@ void Ledger::push(Entry entry) {
       overdue_told_ = true;
       notify();
     }
-    if (!has_room(ends_run(entry))) {
+    if (!has_room(importance_of(entry))) {
+      if (comes_again(entry)) return;
       ++lost_;
       if (overflowed_++ == 0) notify();
       return;
@@ -110,8 +129,18 @@ void Ledger::push(Entry entry) {
   wake_.notify_one();
 }
 
-bool Ledger::has_room(bool ends_a_run) const {
-  const auto bound = [&](std::size_t most) { return ends_a_run ? most : most - most / 10; };
+bool Ledger::has_room(Importance importance) const {
+  const auto bound = [&](std::size_t most) {
+    switch (importance) {
+      case Importance::kSeries:
+        return most / 2;
+      case Importance::kUsual:
+        return most - most / 10;
+      case Importance::kEndsRun:
+        return most;
+    }
+    unreachable(importance);
+  };
   return waiting_now() < bound(options_.capacity) && waiting_bytes_ < bound(options_.most_bytes);
 }
 
@@ -157,7 +186,7 @@ Extent Ledger::extent() const {
 
 bool Ledger::healthy() const {
   const std::lock_guard lock(mutex_);
-  return problem_.empty() && !overdue() && has_room(false);
+  return problem_.empty() && !overdue() && has_room(Importance::kUsual);
 }
 
 std::string Ledger::problem() const {
@@ -167,7 +196,7 @@ std::string Ledger::problem() const {
     sentence = options_.path.string() + " takes no writes: what came " +
                format_span(std::chrono::floor<std::chrono::seconds>(*waited)) + " ago is not written yet";
   }
-  if (!has_room(false)) {
+  if (!has_room(Importance::kUsual)) {
     if (sentence.empty()) sentence = options_.path.string() + ": the disk is too slow";
     sentence += "; " + std::to_string(waiting_now()) + " entries wait, and there is room for no more";
   }
@@ -187,6 +216,19 @@ unsigned Ledger::renewals() const {
 bool Ledger::wait_until_opened(Span at_most) {
   std::unique_lock lock(mutex_);
   return opened_.wait_for(lock, at_most, [this] { return tried_; });
+}
+
+void Ledger::request_runs() {
+  {
+    const std::lock_guard lock(mutex_);
+    runs_wanted_ = true;
+  }
+  wake_.notify_one();
+}
+
+std::optional<LiveRuns> Ledger::take_runs() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(runs_, std::nullopt);
 }
 
 void Ledger::take_changed() {
@@ -223,7 +265,7 @@ void Ledger::run() {
         if (stop_ && waiting_now() == 0) return;  // The rest of a prune can wait for the next start.
         break;
       case Attempt::kDone:
-        wake_.wait(lock, [this] { return stop_ || !queue_.empty() || prune_ || beat_wanted_; });
+        wake_.wait(lock, [this] { return stop_ || !queue_.empty() || prune_ || beat_wanted_ || runs_wanted_; });
         if (stop_ && queue_.empty()) return;
         break;
       case Attempt::kFailed:
@@ -248,6 +290,7 @@ Ledger::Attempt Ledger::attempt() {
       return Attempt::kFailed;
     }
   }
+  read_runs();
   if (auto committed = commit(); !committed) {
     if (is_full(committed.error()) && make_room()) return Attempt::kMore;
     fail(std::move(committed).error());
@@ -278,6 +321,19 @@ Result<void> Ledger::open() {
   file_.emplace(std::move(*opened));
   checked_ = true;
   return {};
+}
+
+void Ledger::read_runs() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!runs_wanted_) return;
+  }
+  auto runs = LedgerReader(options_.path).read_live_runs();
+  const std::lock_guard lock(mutex_);
+  runs_wanted_ = false;  // What can't be read now is read by the next who starts.
+  if (!runs) return say(options_.path.string() + ": which runs were live can't be read: " + runs.error().message);
+  runs_ = *std::move(runs);
+  notify();
 }
 
 Result<void> Ledger::commit() {

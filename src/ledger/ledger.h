@@ -20,6 +20,7 @@
 #include "base/time.h"
 #include "base/unique_fd.h"
 #include "ledger/ledger_file.h"
+#include "ledger/ledger_reader.h"
 
 namespace aw::ledger {
 
@@ -32,8 +33,8 @@ struct LedgerOptions {
   std::optional<std::uint32_t> most_pages = {};     ///< bounds the file, in pages of 4 KiB; see most_pages_of()
 };
 
-/// For a file of that size; nothing for no bound. A file that is full by it loses its oldest events, those of live runs
-/// excepted, shipped or not, and a notice says how many.
+/// For a file of that size; nothing for no bound. A file that is full by it loses its oldest events, of live runs
+/// only changes, shipped or not, and a notice says how many.
 std::optional<std::uint32_t> most_pages_of(Bytes size);
 
 class Ledger {
@@ -50,6 +51,8 @@ class Ledger {
   void begin_run(const supervise::RunRow& row);   ///< a row of watchdog_processes, and its analysis
   void change_run(const supervise::RunRow& row);  ///< the same row, changed; makes it where there is none
   void end_run(const std::string& run_id);        ///< the row goes; the events stay
+  /// In place of what there is of that run. While half of the room is taken it is left out: events matter more.
+  void keep_series(const supervise::SeriesRow& series);
 
   /// Has old events deleted, little by little, between what is written. Another order takes the place of one that is
   /// under way.
@@ -71,6 +74,11 @@ class Ledger {
   /// How many times another file had to be begun: the old one was damaged, removed or replaced. The live runs have to
   /// be written again then, by change_run().
   unsigned renewals() const;
+
+  /// Has the thread read which runs are live, before it writes anything if it has not opened the file yet. For who
+  /// could not wait for that; take_runs() has them when changed_fd() says that something has changed.
+  void request_runs();
+  std::optional<LiveRuns> take_runs();
 
   /// Whether the thread has come round since the last call, or is kept from it by the disk itself (uninterruptible
   /// sleep: starting anew would have to wait for the same disk); and asks it to come round again. True until the first
@@ -98,7 +106,9 @@ class Ledger {
 
   void push(Entry entry);
   // With mutex_ held.
-  bool has_room(bool ends_a_run) const;
+  enum class Importance { kSeries, kUsual, kEndsRun };
+  static Importance importance_of(const Entry& entry);
+  bool has_room(Importance importance) const;
   std::optional<Span> overdue() const;  ///< for how long the oldest entry has waited, if that is too long
   void notify();
   void say(std::string notice);  // With mutex_ held.
@@ -109,6 +119,7 @@ class Ledger {
   Result<void> open();
   Result<void> commit();
   bool make_room();           ///< in a full file; false: there is none to be had
+  void read_runs();           ///< if somebody wants them
   Result<bool> prune_some();  ///< true: there is more to prune
   void fail(Error error);
   void recover(const Error& damage);
@@ -134,6 +145,8 @@ class Ledger {
   unsigned renewals_ = 0;
   std::vector<std::string> notices_;
   std::optional<PruneOrder> prune_;
+  bool runs_wanted_ = false;
+  std::optional<LiveRuns> runs_;
   bool beat_wanted_ = false;
   pid_t thread_id_ = 0;
   bool stop_ = false;

@@ -76,6 +76,16 @@ EventRecord event_of(int run, EventKind kind) {
   return event;
 }
 
+supervise::SeriesRow curve_of(const std::string& run_id) {
+  supervise::SeriesRow row;
+  row.run_id = run_id;
+  row.registered_as = "nightly import";
+  row.host = "node1";
+  row.samples = {{kOld, kMiB, kMiB, Span(1), 1}};
+  row.over = true;
+  return row;
+}
+
 /// A daemon's ledger: runs come and go one after another, and what is old is pruned. `durable` hears of each event that
 /// is on the disk. What was written before is written again, as by a daemon that does not know.
 bool live(const LedgerOptions& options, const std::function<void(const std::string&)>& durable) {
@@ -98,12 +108,18 @@ bool live(const LedgerOptions& options, const std::function<void(const std::stri
     if (!becomes_durable(ledger) || !write(EventKind::kRegistered)) return false;
     ledger.change_run(full_run(run_id(run)));
     if (!becomes_durable(ledger) || !write(EventKind::kEnding)) return false;
+    ledger.keep_series(curve_of(run_id(run)));
+    if (!becomes_durable(ledger)) return false;
     ledger.end_run(run_id(run));
     if (!becomes_durable(ledger) || !write(EventKind::kEnded)) return false;
   }
   ledger.prune({.older_than = kOld + Span(1), .up_to_seq = INT64_MAX});
   LedgerReader reader(options.path);
-  return comes_true(ledger, [&] { return !reader.has_event("old").value_or(true); }) && ledger.lost() == 0;
+  const auto is_pruned = [&] {
+    const auto events = reader.read_events({.run_id = "old"});
+    return events && events->empty();
+  };
+  return comes_true(ledger, is_pruned) && ledger.lost() == 0;
 }
 
 class ALedgerFailing : public ::testing::TestWithParam<Fault> {

@@ -63,6 +63,7 @@ std::string name_of(const Entry& entry) {
   }
   if (const auto* begin = std::get_if<BeginRun>(&entry)) return "run " + begin->row.run_id;
   if (const auto* change = std::get_if<ChangeRun>(&entry)) return "run " + change->row.run_id;
+  if (const auto* keep = std::get_if<KeepSeries>(&entry)) return "curve of run " + keep->row.run_id;
   return "end of run " + std::get<EndRun>(entry).run_id;
 }
 
@@ -99,11 +100,14 @@ Result<LedgerFile> LedgerFile::open(const fs::path& path, std::optional<std::uin
   if (!events) return std::move(events).error().within(path.string());
   auto runs = RunUpsert::prepare(*database);
   if (!runs) return std::move(runs).error().within(path.string());
+  auto series = SeriesInsert::prepare(*database);
+  if (!series) return std::move(series).error().within(path.string());
   auto end = database->prepare("DELETE FROM watchdog_processes WHERE run_id = ?1");
   if (!end) return std::move(end).error().within(path.string());
   auto analysis = database->prepare(*ours > 0 ? kAddAnalysis : kAddNoAnalysis);
   if (!analysis) return std::move(analysis).error().within(path.string());
-  return LedgerFile(std::move(*database), std::move(*events), std::move(*runs), std::move(*end), std::move(*analysis));
+  return LedgerFile(std::move(*database), std::move(*events), std::move(*runs), std::move(*series), std::move(*end),
+                    std::move(*analysis));
 }
 
 Result<std::vector<std::string>> LedgerFile::commit(const std::deque<Entry>& entries) {
@@ -167,6 +171,11 @@ Result<void> LedgerFile::write(const EndRun& end) {
   AW_FAILPOINT("ledger.end-run");
   end_run_.bind(1, storable(end.run_id));
   return end_run_.run();
+}
+
+Result<void> LedgerFile::write(const KeepSeries& keep) {
+  AW_FAILPOINT("ledger.keep-series");
+  return insert_series_.run(keep.row, keep.samples);
 }
 
 Result<Extent> LedgerFile::read_extent() {

@@ -29,8 +29,13 @@ struct EndRun {
   std::string run_id;
 };
 
+struct KeepSeries {
+  supervise::SeriesRow row;  ///< without its samples
+  std::string samples;       ///< which are these, as encode_series() has them
+};
+
 /// One thing to be written.
-using Entry = std::variant<supervise::EventRecord, BeginRun, ChangeRun, EndRun>;
+using Entry = std::variant<supervise::EventRecord, BeginRun, ChangeRun, EndRun, KeepSeries>;
 
 /// What of the ledger is durable.
 struct Extent {
@@ -75,10 +80,12 @@ class LedgerFile {
   void forget() { database_.forget(); }
 
  private:
-  LedgerFile(Database database, EventInsert events, RunUpsert runs, Statement end, Statement analysis)
+  LedgerFile(Database database, EventInsert events, RunUpsert runs, SeriesInsert series, Statement end,
+             Statement analysis)
       : database_(std::move(database)),
         insert_event_(std::move(events)),
         upsert_run_(std::move(runs)),
+        insert_series_(std::move(series)),
         end_run_(std::move(end)),
         add_analysis_(std::move(analysis)) {}
 
@@ -89,11 +96,13 @@ class LedgerFile {
   Result<void> write(const BeginRun& begin);
   Result<void> write(const ChangeRun& change);
   Result<void> write(const EndRun& end);
+  Result<void> write(const KeepSeries& keep);
   Result<void> add_analysis(const std::string& id, const std::string& run_id, WallTime at);
 
   Database database_;  // Before the statements, which it outlives.
   EventInsert insert_event_;
   RunUpsert upsert_run_;
+  SeriesInsert insert_series_;
   Statement end_run_;
   Statement add_analysis_;
 };

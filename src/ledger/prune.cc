@@ -26,13 +26,43 @@ DELETE FROM watchdog_events WHERE seq IN (
   ORDER BY occurred_at LIMIT ?3)
 RETURNING analysis_id)sql";
 
-// By number: after a step of the clock, what is new may bear an old time.
+// What a run and whoever may change it can have put on record as often as they like: of each run the newest stay,
+// others have to make no room for the rest.
+constexpr char kDeleteSurplus[] = R"sql(
+DELETE FROM watchdog_events WHERE seq IN (
+  SELECT seq FROM (
+    SELECT seq, row_number() OVER (PARTITION BY run_id ORDER BY seq DESC) AS place FROM watchdog_events
+    WHERE kind IN ('extended', 'limits-changed', 'limits-restored', 'orphan-found', 'escaped'))
+  WHERE place > 100 ORDER BY seq LIMIT ?1)
+RETURNING analysis_id)sql";
+
+// By number: after a step of the clock, what is new may bear an old time. Of a live run how it began stays, and how it
+// is being ended; what was changed meanwhile is in its row.
 constexpr char kDeleteOldest[] = R"sql(
 DELETE FROM watchdog_events WHERE seq IN (
   SELECT seq FROM watchdog_events e
-  WHERE run_id IS NULL OR NOT EXISTS (SELECT 1 FROM watchdog_processes p WHERE p.run_id = e.run_id)
+  WHERE run_id IS NULL OR kind IN ('extended', 'limits-changed', 'limits-restored', 'orphan-found', 'escaped')
+    OR NOT EXISTS (SELECT 1 FROM watchdog_processes p WHERE p.run_id = e.run_id)
   ORDER BY seq LIMIT ?1)
 RETURNING analysis_id)sql";
+
+// With the events of their time, and as they: not before the shared store has what came before them.
+constexpr char kDeleteSeries[] = R"sql(
+DELETE FROM watchdog_series WHERE change IN (
+  SELECT change FROM watchdog_series s
+  WHERE last_at < ?1 AND event_seq <= ?2
+    AND NOT EXISTS (SELECT 1 FROM watchdog_processes p WHERE p.run_id = s.run_id)
+  ORDER BY last_at LIMIT ?3)
+RETURNING NULL)sql";
+
+constexpr char kDeleteOldestSeries[] = R"sql(
+DELETE FROM watchdog_series WHERE change IN (
+  SELECT change FROM watchdog_series s
+  WHERE event_seq < (SELECT coalesce(min(seq), 9223372036854775807) FROM watchdog_events
+                     WHERE run_id IS NULL OR run_id NOT IN (SELECT run_id FROM watchdog_processes))
+    AND NOT EXISTS (SELECT 1 FROM watchdog_processes p WHERE p.run_id = s.run_id)
+  ORDER BY event_seq LIMIT ?1)
+RETURNING NULL)sql";
 
 constexpr char kForget[] = R"sql(
 DELETE FROM analyses WHERE id = ?1
@@ -103,6 +133,13 @@ Result<PruneStep> prune_step(Database& database, const PruneOrder& order) {
   });
   if (!deleted) return Error(deleted.error());
   if (*deleted > 0) return PruneStep{*deleted, false};
+  const auto curves = delete_some(database, kDeleteSeries, [&](Statement& statement) {
+    statement.bind(1, format_iso8601(order.older_than));
+    statement.bind(2, order.up_to_seq);
+    statement.bind(3, kRows);
+  });
+  if (!curves) return Error(curves.error());
+  if (*curves > 0) return PruneStep{0, false};
   const auto done = free_some(database);
   if (!done) return Error(done.error());
   return PruneStep{0, *done};
@@ -119,11 +156,18 @@ Result<std::int64_t> prune_oldest(Database& database, std::uint32_t most_pages) 
   }
   std::int64_t deleted = 0;
   Result<std::int64_t> some = 0;
-  while (deleted < most) {
-    some = delete_some(database, kDeleteOldest,
-                       [&](Statement& statement) { statement.bind(1, std::min(most - deleted, kManyRows)); });
-    if (!some || *some == 0) break;
-    deleted += *some;
+  for (const char* what : {kDeleteSurplus, kDeleteOldest}) {
+    while (deleted < most) {
+      some = delete_some(database, what,
+                         [&](Statement& statement) { statement.bind(1, std::min(most - deleted, kManyRows)); });
+      if (!some || *some == 0) break;
+      deleted += *some;
+    }
+    if (!some) break;
+  }
+  // Curves are larger than events; they go with the last event of their run.
+  for (Result<std::int64_t> curves = 1; deleted > 0 && curves && *curves > 0;) {
+    curves = delete_some(database, kDeleteOldestSeries, [&](Statement& statement) { statement.bind(1, kManyRows); });
   }
   // Of what it has grown by. Where that does not go, the next time takes it from where it is.
   if (deleted > 0)

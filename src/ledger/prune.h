@@ -28,9 +28,9 @@ struct PruneStep {
 /// done.
 Result<PruneStep> prune_step(Database& database, const PruneOrder& order);
 
-/// Deletes about a tenth of the events, 50,000 at most, those of the lowest numbers, whatever their age and shipped or
-/// not; none of a live run. For a file of at most `most_pages` that is full: it may grow by a few pages meanwhile. How
-/// many there were.
+/// Deletes about a tenth of the events, 50,000 at most, whatever their age and shipped or not: first what is more than
+/// 100 changes of one run, then those of the lowest numbers; of a live run only changes. For a file of at most
+/// `most_pages` that is full: it may grow by a few pages meanwhile. How many there were.
 Result<std::int64_t> prune_oldest(Database& database, std::uint32_t most_pages);
 
 /// All steps, for a program that is not the ledger's keeper. How many events were deleted.

@@ -22,6 +22,7 @@ using supervise::Limits;
 using supervise::ProcessKey;
 using supervise::ProcessSummary;
 using supervise::RunRow;
+using supervise::SeriesRow;
 using Json = nlohmann::ordered_json;  // Details keep their order.
 
 // ---- Values as columns hold them ----
@@ -168,6 +169,14 @@ ON CONFLICT (run_id) DO UPDATE SET unit = excluded.unit, leader_pid = excluded.l
   deadline_at = excluded.deadline_at, registered_at_usec = excluded.registered_at_usec,
   deadline_usec = excluded.deadline_usec, state = excluded.state)sql";
 
+// A row that is replaced gets a new number.
+constexpr char kInsertSeries[] = R"sql(
+INSERT OR REPLACE INTO watchdog_series (run_id, registered_as, host, uid, first_at, last_at, points, samples, over,
+  event_seq)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, (SELECT coalesce(max(seq), 0) FROM watchdog_events)))sql";
+
+constexpr char kFindSeries[] = "SELECT samples FROM watchdog_series WHERE run_id = ?1";
+
 /// Binds what visit_fields() calls it with.
 class EventBinder {
  public:
@@ -295,6 +304,64 @@ Result<void> RunUpsert::run(const RunRow& row) {
   bind(row.deadline == kNever ? std::nullopt : std::optional(instant(row.deadline)));
   bind(to_string(row.state));
   return statement_.run();
+}
+
+Result<SeriesInsert> SeriesInsert::prepare(Database& database) {
+  auto find = database.prepare(kFindSeries);
+  if (!find) return std::move(find).error();
+  auto insert = database.prepare(kInsertSeries);
+  if (!insert) return std::move(insert).error();
+  return SeriesInsert(*std::move(find), *std::move(insert));
+}
+
+Result<std::vector<supervise::Sample>> SeriesInsert::read_before(const std::string& run_id) {
+  find_.bind(1, storable(run_id));
+  const auto found = find_.step();
+  const std::string samples = found && *found ? find_.blob(0) : "";
+  find_.reset();
+  if (!found) return Error(found.error());
+  return supervise::decode_series(samples).value_or({});  // What can't be read is not there.
+}
+
+Result<void> SeriesInsert::run(const SeriesRow& row, const std::string& samples) {
+  auto decoded = supervise::decode_series(samples);
+  if (!decoded || decoded->empty()) return {};
+  std::string bytes = samples;
+  if (row.continues) {
+    const auto before = read_before(row.run_id);
+    if (!before) return Error(before.error());
+    supervise::Series joined(row.most);
+    joined.prepend(*decoded);
+    joined.prepend(*before);
+    decoded = joined.samples();
+    bytes = supervise::encode_series(*decoded);
+  }
+  insert_.bind(1, storable(row.run_id));
+  insert_.bind(2, storable(row.registered_as));
+  insert_.bind(3, storable(row.host));
+  insert_.bind(4, std::int64_t{row.uid});
+  insert_.bind(5, format_iso8601(decoded->front().at));
+  insert_.bind(6, format_iso8601(decoded->back().at));
+  insert_.bind(7, static_cast<std::int64_t>(decoded->size()));
+  insert_.bind_blob(8, bytes);
+  insert_.bind(9, std::int64_t{row.over});
+  return insert_.run();
+}
+
+const char kSeriesColumns[] = "change, run_id, registered_as, host, uid, samples, over";
+
+std::optional<SeriesRow> to_series(const Statement& row) {
+  auto samples = supervise::decode_series(row.blob(5));
+  const auto uid = row.number(4);
+  if (!samples || samples->empty() || !uid || *uid < 0 || *uid > UINT32_MAX) return std::nullopt;
+  SeriesRow series;
+  series.run_id = row.text(1);
+  series.registered_as = row.text(2);
+  series.host = row.text(3);
+  series.uid = static_cast<std::uint32_t>(*uid);
+  series.samples = *std::move(samples);
+  series.over = row.number(6).value_or(0) != 0;
+  return series;
 }
 
 const char kEventColumns[] =

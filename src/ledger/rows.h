@@ -15,6 +15,7 @@
 #include "ledger/database.h"
 #include "supervise/event_record.h"
 #include "supervise/run_record.h"
+#include "supervise/series.h"
 
 namespace aw::ledger {
 
@@ -46,6 +47,27 @@ class RunUpsert {
   explicit RunUpsert(Statement statement) : statement_(std::move(statement)) {}
   Statement statement_;
 };
+
+/// Writes rows of watchdog_series.
+class SeriesInsert {
+ public:
+  static Result<SeriesInsert> prepare(Database& database);
+  /// `samples` as encode_series() makes them, in place of those in `row`. Of one that continues, what is there of an
+  /// earlier time stays in front of it; to write it again changes nothing.
+  Result<void> run(const supervise::SeriesRow& row, const std::string& samples);
+
+ private:
+  SeriesInsert(Statement find, Statement insert) : find_(std::move(find)), insert_(std::move(insert)) {}
+  Result<std::vector<supervise::Sample>> read_before(const std::string& run_id);
+
+  Statement find_;
+  Statement insert_;
+};
+
+/// The columns that to_series() reads; "change" is the first.
+extern const char kSeriesColumns[];
+/// Nothing for a row that this version can't understand.
+std::optional<supervise::SeriesRow> to_series(const Statement& row);
 
 /// The columns that to_event() reads, in its order; "seq" is the first.
 extern const char kEventColumns[];

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/failpoint.h"
 #include "base/numbers.h"
 #include "base/unique_fd.h"
 
@@ -45,6 +46,7 @@ std::optional<std::int64_t> read_shipped_seq(const std::filesystem::path& file, 
 Result<void> write_shipped_seq(const std::filesystem::path& file, const std::string& ledger_id, std::int64_t seq) {
   const std::string text = ledger_id + " " + std::to_string(seq) + "\n";
   const std::string fresh = file.string() + ".new";
+  if (const int e = AW_FAILPOINT_ERRNO("shipped.write", ENOSPC, EMFILE)) return errno_error("write " + fresh, e);
   {
     const UniqueFd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644));
     if (!fd) return errno_error("write " + fresh);
@@ -53,6 +55,7 @@ Result<void> write_shipped_seq(const std::filesystem::path& file, const std::str
       return errno_error("write " + fresh, written < 0 ? errno : ENOSPC);
   }
   // Without fsync: after a power failure an older number is true as well, and none is safe.
+  if (const int e = AW_FAILPOINT_ERRNO("shipped.rename", EIO)) return errno_error("rename " + fresh, e);
   if (std::rename(fresh.c_str(), file.c_str()) < 0) return errno_error("rename " + fresh);
   return {};
 }
