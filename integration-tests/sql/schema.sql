@@ -3,8 +3,8 @@ BEGIN;
 SELECT plan(19);
 
 SELECT tables_are('public', ARRAY['analyses', 'watchdog_events', 'watchdog_migrations', 'watchdog_processes',
-                                  'watchdog_refused', 'watchdog_shipping', 'watchdog_unlinked']);
-SELECT views_are('public', ARRAY['watchdog_kills', 'watchdog_status']);
+                                  'watchdog_refused', 'watchdog_series', 'watchdog_shipping', 'watchdog_unlinked']);
+SELECT views_are('public', ARRAY['watchdog_kills', 'watchdog_samples', 'watchdog_status']);
 
 -- The contract's columns, in its order, and ours behind them.
 SELECT is(

@@ -14,11 +14,13 @@ GRANT USAGE ON SCHEMA :"schema" TO :"writer", :"reader";
 -- The shipper inserts; it never changes or deletes an event. UPDATE of analysis_id fills in what a lock prevented.
 GRANT SELECT, INSERT, UPDATE (analysis_id) ON watchdog_events TO :"writer";
 GRANT SELECT, INSERT, UPDATE, DELETE ON watchdog_processes TO :"writer";
+GRANT SELECT, INSERT, UPDATE ON watchdog_series TO :"writer";
 GRANT SELECT, INSERT, UPDATE ON watchdog_shipping, watchdog_refused TO :"writer";
 GRANT SELECT, INSERT, DELETE ON watchdog_unlinked TO :"writer";
 GRANT SELECT ON watchdog_migrations TO :"writer";
 
-GRANT SELECT ON watchdog_events, watchdog_processes, watchdog_kills, watchdog_status, watchdog_shipping,
+GRANT SELECT ON watchdog_events, watchdog_processes, watchdog_kills, watchdog_status, watchdog_series,
+  watchdog_samples, watchdog_shipping,
   watchdog_refused, watchdog_unlinked, watchdog_migrations TO :"reader";
 
 COMMIT;

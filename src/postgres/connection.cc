@@ -2,6 +2,7 @@
 #include "postgres/connection.h"
 
 #include <libpq-fe.h>
+#include <sys/socket.h>
 
 #include <array>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <map>
 
+#include "base/failpoint.h"
 #include "postgres/session.h"
 
 namespace aw::postgres {
@@ -139,6 +141,9 @@ Result<Connection> Connection::open(const Target& target) {
     if (!password) return std::move(password).error();
     *parameters += " " + parameter("password", *password);
   }
+  if (const int e = AW_FAILPOINT_ERRNO("postgres.connect", ECONNREFUSED)) {
+    return fail(Fault::kUnreachable, std::string("connect to PostgreSQL: ") + std::strerror(e));
+  }
   try {
     return Connection(std::make_unique<Session>(*parameters, target));
   } catch (const std::bad_alloc&) {
@@ -164,6 +169,8 @@ std::string search_path(const std::vector<std::string>& schemas) {
   }
   return path;
 }
+
+void lose_the_answer(Session& session) { (void)::shutdown(session.connection.sock(), SHUT_RD); }
 
 void set_up(pqxx::transaction_base& transaction, const Target& target, TimeLimits limits) {
   const std::string timeouts = "SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)";

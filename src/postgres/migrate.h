@@ -11,7 +11,7 @@
 namespace aw::postgres {
 
 /// The version of the schema that this program knows: the number of the last file in migrations/postgresql/.
-inline constexpr int kSchemaVersion = 1;
+inline constexpr int kSchemaVersion = 2;
 
 struct Migration {
   int version = 0;

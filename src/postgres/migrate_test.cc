@@ -2,6 +2,7 @@
 #include "postgres/migrate.h"
 
 #include <fstream>
+#include <numeric>
 #include <thread>
 
 #include "postgres/database_fixture.h"
@@ -13,9 +14,13 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+using ::testing::UnorderedElementsAreArray;
 
 constexpr char kTables[] =
     "SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'watchdog%' AND table_schema = ";
+
+/// The file that comes after those that there are.
+std::string later(int by = 1) { return "000" + std::to_string(kSchemaVersion + by) + "_more.sql"; }
 
 /// Migrations that a test writes.
 class Migrations {
@@ -45,8 +50,8 @@ TEST_F(AnEmptyDatabase, IsMigratedToTheVersionThatTheProgramKnows) {
   EXPECT_EQ(migrated->version, kSchemaVersion);
   EXPECT_THAT(migrated->applied, SizeIs(kSchemaVersion));
   EXPECT_EQ(read_schema_version(connection).value(), kSchemaVersion);
-  EXPECT_THAT(sql("SELECT version, name, length(checksum) FROM watchdog_migrations"),
-              ElementsAre("1|0001_watchdog.sql|64"));
+  EXPECT_THAT(sql("SELECT version, name, length(checksum) FROM watchdog_migrations ORDER BY version"),
+              ElementsAre("1|0001_watchdog.sql|64", "2|0002_series.sql|64"));
   EXPECT_EQ(value("SELECT count(*) FROM watchdog_events"), "0");
   EXPECT_EQ(value("SELECT count(*) FROM analyses"), "0");
 }
@@ -83,19 +88,25 @@ TEST_F(AnEmptyDatabase, IsMigratedByARoleThatIsNoSuperuser) {
 
 TEST_F(AnEmptyDatabase, IsMigratedOnceByManyAtOnce) {
   std::vector<std::thread> threads;
-  std::vector<std::size_t> applied(4, 99);
-  for (std::size_t& count : applied) {
-    threads.emplace_back([this, &count] {
+  std::vector<std::vector<Migration>> applied(4);
+  for (auto& mine : applied) {
+    threads.emplace_back([this, &mine] {
       Connection connection = open();
       const auto migrated = migrate(connection, kMigrations);
-      if (migrated) count = migrated->applied.size();
-      EXPECT_TRUE(migrated) << migrated.error().message;
+      ASSERT_TRUE(migrated) << migrated.error().message;
+      mine = migrated->applied;
     });
   }
   for (std::thread& thread : threads) thread.join();
 
-  std::ranges::sort(applied);
-  EXPECT_THAT(applied, ElementsAre(0U, 0U, 0U, std::size_t{kSchemaVersion}));
+  // They may share the work; each migration is one's.
+  std::vector<int> versions;
+  for (const auto& mine : applied) {
+    for (const auto& migration : mine) versions.push_back(migration.version);
+  }
+  std::vector<int> all(kSchemaVersion);
+  std::iota(all.begin(), all.end(), 1);
+  EXPECT_THAT(versions, UnorderedElementsAreArray(all));
 }
 
 TEST_F(AnEmptyDatabase, StaysEmptyWhereAMigrationFails) {
@@ -122,44 +133,47 @@ TEST_F(AMigratedDatabase, IsLeftAsItIsTheSecondTime) {
 
 TEST_F(AMigratedDatabase, IsBroughtToALaterVersion) {
   Migrations migrations(server_.directory());
-  migrations.write("0002_more.sql", "ALTER TABLE watchdog_processes ADD COLUMN more text;");
+  migrations.write(later(), "ALTER TABLE watchdog_processes ADD COLUMN more text;");
   Connection connection = open();
 
   const auto migrated = migrate(connection, migrations.directory());
 
   ASSERT_TRUE(migrated) << migrated.error().message;
-  EXPECT_EQ(migrated->version, 2);
+  EXPECT_EQ(migrated->version, kSchemaVersion + 1);
   ASSERT_THAT(migrated->applied, SizeIs(1));
-  EXPECT_EQ(migrated->applied[0].name, "0002_more.sql");
+  EXPECT_EQ(migrated->applied[0].name, later());
 }
 
 TEST_F(AMigratedDatabase, IsRefusedWhereItIsNewerThanTheProgram) {
-  sql("INSERT INTO watchdog_migrations (version, name) VALUES (2, '0002_more.sql')");
+  sql("INSERT INTO watchdog_migrations (version, name) VALUES (999, '0999_more.sql')");
   Connection connection = open();
 
   const auto migrated = migrate(connection, kMigrations);
 
   ASSERT_FALSE(migrated);
   EXPECT_EQ(fault_of(migrated.error()), Fault::kNewerSchema);
-  EXPECT_THAT(migrated.error().message, HasSubstr("the schema has version 2, this program knows 1"));
+  EXPECT_THAT(migrated.error().message,
+              HasSubstr("the schema has version 999, this program knows " + std::to_string(kSchemaVersion)));
 }
 
 TEST_F(AMigratedDatabase, IsRefusedWhereAnAppliedFileWasChanged) {
   Migrations migrations(server_.directory());
   migrations.write("0001_watchdog.sql", "-- nothing\n");
-  migrations.write("0002_more.sql", "CREATE TABLE watchdog_more (x int);");
+  migrations.write(later(), "CREATE TABLE watchdog_more (x int);");
   Connection connection = open();
 
   const auto migrated = migrate(connection, migrations.directory());
 
   ASSERT_FALSE(migrated);
   EXPECT_EQ(fault_of(migrated.error()), Fault::kSettings);
-  EXPECT_EQ(read_schema_version(connection).value(), 1);
+  EXPECT_EQ(read_schema_version(connection).value(), kSchemaVersion);
 }
 
 TEST_F(AnEmptyDatabase, IsTakenAsMigratedByHand) {
-  std::ifstream in(kMigrations / "0001_watchdog.sql");
-  sql(std::string(std::istreambuf_iterator<char>(in), {}));
+  for (const char* name : {"0001_watchdog.sql", "0002_series.sql"}) {
+    std::ifstream in(kMigrations / name);
+    sql(std::string(std::istreambuf_iterator<char>(in), {}));
+  }
   Connection connection = open();
 
   const auto migrated = migrate(connection, kMigrations);
@@ -170,13 +184,13 @@ TEST_F(AnEmptyDatabase, IsTakenAsMigratedByHand) {
 
 TEST_F(AnEmptyDatabase, RefusesMigrationsWithAGapInTheirNumbers) {
   Migrations migrations(server_.directory());
-  migrations.write("0003_more.sql", "SELECT 1;");
+  migrations.write(later(2), "SELECT 1;");
   Connection connection = open();
 
   const auto migrated = migrate(connection, migrations.directory());
 
   ASSERT_FALSE(migrated);
-  EXPECT_THAT(migrated.error().message, HasSubstr("0003_more.sql"));
+  EXPECT_THAT(migrated.error().message, HasSubstr(later(2)));
 }
 
 class AHostOwnedAnalysesTable : public ADatabase {};

@@ -28,6 +28,9 @@ struct Session {
   bool lost = false;  ///< libpqxx 6 would connect anew, to a server that may be another, without being asked
 };
 
+/// For a failpoint before a COMMIT: it is sent, and obeyed, and its answer never comes.
+void lose_the_answer(Session& session);
+
 /// One statement with parameters.
 template <class... Args>
 pqxx::result execute(pqxx::transaction_base& transaction, const std::string& sql, Args&&... args) {

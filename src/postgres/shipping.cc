@@ -20,6 +20,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/failpoint.h"
 #include "postgres/event_json.h"
 #include "postgres/migrate.h"
 #include "postgres/projection.h"
@@ -328,7 +329,9 @@ bool link_id(Session& session, const std::string& host, const std::string& id, L
             "UPDATE watchdog_processes p SET analysis_id = a.id FROM analyses a "
             "WHERE p.host = $1 AND p.registered_as = $2 AND p.analysis_id IS NULL AND a.id = p.registered_as",
             host, id);
+    if (AW_FAILPOINT_ERRNO("postgres.commit-links", ECONNRESET) != 0) lose_the_answer(session);
     transaction.commit();
+    AW_FAILPOINT("postgres.links-committed");
     done.linked += static_cast<std::size_t>(linked.affected_rows());
     return true;
   } catch (const pqxx::sql_error& e) {
@@ -374,6 +377,7 @@ Result<Shipped> insert_events(Connection& connection, const Batch& batch) {
 
     const std::vector<Parcel> parcels = parcels_of(batch, before.cursor);
     add_analyses(session, transaction, parcels);
+    AW_FAILPOINT("postgres.batch-begun");
     Shipment shipment(session, transaction, batch, state[0][2].as<bool>() ? Linking::kUnlessNoted : Linking::kLookUp);
     for (std::size_t first = 0; first < parcels.size();) {
       std::size_t count = 0;
@@ -390,7 +394,9 @@ Result<Shipped> insert_events(Connection& connection, const Batch& batch) {
     done.cursor = parcels.empty() ? before.cursor : parcels.back().event->seq;
     execute(transaction, "UPDATE watchdog_shipping SET last_seq = $3 WHERE host = $1 AND ledger_id = $2", batch.host,
             batch.ledger_id, done.cursor);
+    if (AW_FAILPOINT_ERRNO("postgres.commit-events", ECONNRESET) != 0) lose_the_answer(session);
     transaction.commit();
+    AW_FAILPOINT("postgres.events-committed");
     return done;
   });
 }
@@ -415,9 +421,12 @@ Result<void> reset_cursor(Connection& connection, const std::string& host, const
   return guarded(connection, "begin shipping anew", [&](Session& session) -> Result<void> {
     pqxx::work transaction(session.connection);
     set_up(transaction, session.target, usual_limits(session));
-    execute(transaction, "UPDATE watchdog_shipping SET last_seq = 0 WHERE host = $1 AND ledger_id = $2", host,
+    execute(transaction,
+            "UPDATE watchdog_shipping SET last_seq = 0, last_change = 0 WHERE host = $1 AND ledger_id = $2", host,
             ledger_id);
+    if (AW_FAILPOINT_ERRNO("postgres.commit-reset", ECONNRESET) != 0) lose_the_answer(session);
     transaction.commit();
+    AW_FAILPOINT("postgres.reset-committed");
     return {};
   });
 }

@@ -60,7 +60,7 @@ struct Refusal {
 Result<std::vector<Refusal>> read_refusals(Connection& connection, const std::string& host,
                                            const std::string& ledger_id, std::int64_t after, std::size_t limit);
 
-/// Has all events of that ledger sent again; those that the database has are passed over. For a ledger that was put
+/// Has all events and curves of that ledger sent again; those that the database has are passed over. For a ledger that was put
 /// back to an earlier state (a restored backup), whose new events have numbers that were used before.
 Result<void> reset_cursor(Connection& connection, const std::string& host, const std::string& ledger_id);
 

@@ -617,7 +617,7 @@ TEST_F(AShipment, IsSetAsideByItsSqlstateToo) {
 }
 
 TEST_F(AShipment, IsRefusedByASchemaThatIsNewer) {
-  sql("INSERT INTO watchdog_migrations (version, name) VALUES (2, '0002_more.sql')");
+  sql("INSERT INTO watchdog_migrations (version, name) VALUES (999, '0999_more.sql')");
   host_.add(EventKind::kRegistered);
 
   const auto shipped = insert_events(*connection_, host_.batch());

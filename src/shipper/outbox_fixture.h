@@ -66,6 +66,10 @@ class Outbox {
     ledger_->write(event);
     wait();
   }
+  void keep_series(const supervise::SeriesRow& series) {
+    ledger_->keep_series(series);
+    wait();
+  }
   void close() { ledger_.reset(); }
   void begin() {
     ledger_ = std::make_unique<ledger::Ledger>(ledger::LedgerOptions{.path = file()});

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shipper/program.h"
 
-#include <spdlog/spdlog.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <cstdlib>
 
 #include "ledger/shipped.h"
+#include "log/service_log.h"
 
 namespace aw::shipper {
 namespace {
@@ -34,13 +34,13 @@ void log(const std::vector<Notice>& notices) {
   for (const Notice& notice : notices) {
     switch (notice.level) {
       case Notice::Level::kInfo:
-        spdlog::info("{}", notice.text);
+        log::info(notice.text);
         break;
       case Notice::Level::kWarning:
-        spdlog::warn("{}", notice.text);
+        log::warn(notice.text);
         break;
       case Notice::Level::kError:
-        spdlog::error("{}", notice.text);
+        log::error(notice.text);
         break;
     }
   }
@@ -67,7 +67,7 @@ int ship_once(const config::Settings& settings, bool user) {
       case Round::Outcome::kNoLedger:
         return EXIT_FAILURE;
       case Round::Outcome::kFault:
-        spdlog::error("{}", shipper.status());
+        log::error(shipper.status());
         return EXIT_FAILURE;
     }
   }
@@ -121,18 +121,10 @@ Service::Service(loop::Loop loop, config::Settings settings, config::SearchPath 
       shipper_(std::make_unique<Shipper>(shipper_options(settings_, user_))) {}
 
 Result<void> Service::start() {
-  for (const int signal : {SIGTERM, SIGINT}) {
-    std::signal(signal, exit_at_once);  // While it is not blocked.
-    auto source = loop_.watch_signal(signal, "stop", [this](const Now&, loop::SignalOrigin) {
-      (void)sd_notify(0, "STOPPING=1");
-      loop_.exit(EXIT_SUCCESS);
-    });
-    if (!source) return std::move(source).error();
-    signals_.push_back(std::move(*source));
-  }
-  auto hangup = loop_.watch_signal(SIGHUP, "reload", [this](const Now&, loop::SignalOrigin) { reload(); });
-  if (!hangup) return std::move(hangup).error();
-  signals_.push_back(std::move(*hangup));
+  for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, exit_at_once);  // While it is not blocked.
+  auto signals = loop_.watch_service_signals([this] { reload(); });
+  if (!signals) return std::move(signals).error();
+  signals_ = std::move(*signals);
 
   auto timer = loop_.add_timer(loop::Priority::kDeferred, "round", [this](const Now&) { round(); });
   if (!timer) return std::move(timer).error();
@@ -195,13 +187,13 @@ void Service::reload() {
   (void)sd_notify(0, "RELOADING=1");
   auto loaded = config::load_settings(search_);
   if (auto* problems = std::get_if<std::vector<config::Problem>>(&loaded)) {
-    for (const config::Problem& problem : *problems) spdlog::error("{}", config::to_string(problem));
-    spdlog::error("the configuration was not reloaded; the old settings stay in force");
+    for (const config::Problem& problem : *problems) log::error(config::to_string(problem));
+    log::error("the configuration was not reloaded; the old settings stay in force");
   } else {
     settings_ = std::get<config::Settings>(std::move(loaded));
-    spdlog::info("the configuration was reloaded");
+    log::info("the configuration was reloaded");
     if (settings_.postgres.uri.empty()) {
-      spdlog::info("{}", kNothingToDo);
+      log::info(kNothingToDo);
       (void)sd_notify(0, "READY=1\nSTOPPING=1");
       return loop_.exit(EXIT_SUCCESS);
     }
@@ -229,12 +221,12 @@ int run(const Options& options) {
   }
   auto loaded = config::load_settings(search);
   if (const auto* problems = std::get_if<std::vector<config::Problem>>(&loaded)) {
-    for (const config::Problem& problem : *problems) spdlog::critical("{}", config::to_string(problem));
+    for (const config::Problem& problem : *problems) log::critical(config::to_string(problem));
     return options.is_configured ? kMistaken : EXIT_FAILURE;
   }
   auto settings = std::get<config::Settings>(std::move(loaded));
   if (settings.postgres.uri.empty()) {
-    spdlog::info("{}", kNothingToDo);
+    log::info(kNothingToDo);
     return options.is_configured ? kNotConfigured : EXIT_SUCCESS;
   }
   if (options.is_configured) return EXIT_SUCCESS;
@@ -242,12 +234,12 @@ int run(const Options& options) {
 
   auto loop = loop::Loop::create();
   if (!loop) {
-    spdlog::critical("{}", loop.error().message);
+    log::critical(loop.error().message);
     return EXIT_FAILURE;
   }
   Service service(std::move(*loop), std::move(settings), search, options.user);
   if (auto started = service.start(); !started) {
-    spdlog::critical("{}", started.error().message);
+    log::critical(started.error().message);
     return EXIT_FAILURE;
   }
   return service.run();

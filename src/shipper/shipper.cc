@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "ledger/shipped.h"
+#include "postgres/series.h"
 #include "postgres/shipping.h"
 
 namespace aw::shipper {
@@ -18,7 +19,8 @@ constexpr Span kFirstDelay = 1s;
 constexpr Span kLongestDelay = 1min;
 constexpr Span kCheck = 1min;  // Whether a connection without work is still one, to a server that has not gone back.
 constexpr Span kLinking = 10s;
-constexpr std::size_t kMostSaid = 8;  // Different words for one trouble.
+constexpr std::size_t kSeriesAtOnce = 100;  // Of some 20 KB each on the wire.
+constexpr std::size_t kMostSaid = 8;        // Different words for one trouble.
 constexpr std::size_t kPage = 100;
 constexpr unsigned kBusyIsTrouble = 3;  // In a row; before that it is traffic.
 
@@ -109,14 +111,53 @@ Round::Outcome Shipper::ship(Instant now) {
     }
     refusals_up_to_ = 0;
     set_cursor(0);
+    series_cursor_.reset();
     return Outcome::kMore;
   }
 
   auto shipped = ship_batch(*std::move(outbox));
   if (!shipped) return on_fault(shipped.error());
   if (auto done = do_chores(now); !done) return on_fault(done.error());
+  // Events first: somebody may wait for them.
+  if (*shipped == Outcome::kCaughtUp) shipped = ship_series(now);
+  if (!shipped) return on_fault(shipped.error());
   on_success();
   return *shipped;
+}
+
+Result<Round::Outcome> Shipper::ship_series(Instant now) {
+  if (now < next_series_) return Outcome::kCaughtUp;
+  if (!series_cursor_) {
+    auto cursor = postgres::read_series_cursor(*connection_, options_.host, ledger_id_);
+    if (!cursor) return std::move(cursor).error();
+    series_cursor_ = *cursor;
+  }
+  auto changed = ledger_.read_series_after(*series_cursor_, kSeriesAtOnce);
+  if (!changed) return Outcome::kCaughtUp;                     // The next round finds out what is wrong with it.
+  if (changed->highest < *series_cursor_) series_cursor_ = 0;  // A backup was restored.
+  if (changed->up_to <= *series_cursor_) return Outcome::kCaughtUp;
+  const bool more = changed->up_to < changed->highest;
+  std::vector<postgres::OutboxSeries> series;
+  series.reserve(changed->series.size());
+  for (ledger::StoredSeries& stored : changed->series) series.push_back({stored.change, std::move(stored.row)});
+
+  const auto shipped = postgres::insert_series(*connection_, {options_.host, ledger_id_, changed->up_to, series});
+  if (!shipped) {
+    // roles.sql was not run again after the migration: events go on, and matter more.
+    if (postgres::fault_of(shipped.error()) != Fault::kDenied) return Error(shipped.error());
+    if (!std::exchange(series_trouble_, true)) {
+      say(Notice::Level::kError, shipped.error().message + "; events are shipped, curves are not: run roles.sql again");
+    }
+    next_series_ = add_span(now, kCheck);
+    return Outcome::kCaughtUp;
+  }
+  if (std::exchange(series_trouble_, false)) say(Notice::Level::kInfo, "PostgreSQL takes curves again");
+  if (shipped->refused > 0) {
+    say(Notice::Level::kError,
+        "PostgreSQL refuses " + std::to_string(shipped->refused) + " curves, which are passed over: " + shipped->error);
+  }
+  series_cursor_ = changed->up_to;
+  return more ? Outcome::kMore : Outcome::kCaughtUp;
 }
 
 void Shipper::adopt(const std::string& ledger_id) {
@@ -144,6 +185,7 @@ Result<void> Shipper::find_cursor() {
   }
   refusals_up_to_ = *cursor;
   set_cursor(*cursor);
+  series_cursor_.reset();  // Another server may have others.
   cursor_known_ = true;
   return {};
 }

@@ -79,6 +79,7 @@ class Shipper {
   void on_success();
   Result<void> find_cursor();
   Result<Outcome> ship_batch(ledger::Outbox outbox);
+  Result<Outcome> ship_series(Instant now);
   Result<void> do_chores(Instant now);
   void set_cursor(std::int64_t cursor);
   void say_passed_over(const ledger::Outbox& outbox);
@@ -100,6 +101,10 @@ class Shipper {
   std::int64_t newest_ = 0;
   std::int64_t refusals_up_to_ = -1;  ///< those above have not been said; -1: none was asked for yet
   std::size_t batch_;
+
+  std::optional<std::int64_t> series_cursor_;  ///< the last change of a curve that PostgreSQL has; unset: to be asked
+  Instant next_series_{};                      ///< not before, because it takes none
+  bool series_trouble_ = false;
 
   bool unlinked_ = true;  ///< perhaps
   Instant next_linking_{};

@@ -125,6 +125,60 @@ TEST_F(AShipper, ThatIsStartedAgainGoesOnWhereItWas) {
   EXPECT_THAT(said_.back(), HasSubstr("up to its event 10"));
 }
 
+/// A curve with so many points.
+supervise::SeriesRow curve(int run, int points) {
+  supervise::SeriesRow row;
+  row.run_id = uuid('a', run);
+  row.registered_as = "run-" + std::to_string(run);
+  row.host = kHost;
+  row.uid = 1000;
+  for (int i = 0; i < points; ++i) {
+    row.samples.push_back({WallTime(Span(1'800'000'000'000'000) + i * 2s), kMiB, kMiB, i * 1s, 2});
+  }
+  return row;
+}
+
+TEST_F(AShipper, BringsCurvesAndWhatTheyHaveBecome) {
+  outbox_.write(2);
+  for (int run = 0; run < 250; ++run) outbox_.keep_series(curve(run, 3));
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_samples"), "750");
+
+  outbox_.keep_series(curve(7, 5));
+  begin();
+
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_samples"), "752");
+  EXPECT_EQ(value("SELECT last_change FROM watchdog_shipping"), "251");
+}
+
+TEST_F(AShipper, BringsEventsWhereItMayNotBringCurvesAndSaysSoOnce) {
+  sql("CREATE ROLE events_only LOGIN");
+  sql("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO events_only");
+  sql("REVOKE ALL ON watchdog_series FROM events_only");
+  target_.uri += " user=events_only";
+  begin();
+  outbox_.write(10);
+  outbox_.keep_series(curve(1, 3));
+
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+  outbox_.write(10);
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+  now_ = add_span(now_, 2min);
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+
+  EXPECT_EQ(count(), "20");
+  const auto said = take_said();
+  EXPECT_EQ(
+      std::count_if(said.begin(), said.end(),
+                    [](const std::string& text) { return text.find("run roles.sql again") != std::string::npos; }),
+      1);
+  sql("GRANT SELECT, INSERT, UPDATE ON watchdog_series TO events_only");
+  now_ = add_span(now_, 2min);
+  EXPECT_EQ(ship(), Outcome::kCaughtUp);
+  EXPECT_EQ(value("SELECT count(*) FROM watchdog_series"), "1");
+}
+
 TEST_F(AShipper, WaitsForALedger) {
   outbox_.close();
   fs::remove_all(outbox_.file().parent_path());
