@@ -60,7 +60,7 @@ class Churn {
       case 1:
         return world_.use_memory(id, kGiB + kGiB + kGiB);
       case 2:
-        return world_.supervisor.request_unregister(World::id(id), world_.now(),
+        return world_.supervisor.request_unregister(World::id(id), world_.caller(), world_.now(),
                                                     [](const Result<void>&, const Now&) {});
       case 3:
         return world_.supervisor.request_extend(World::id(id), seconds{60}, world_.caller(), world_.now(),
@@ -76,6 +76,7 @@ class Churn {
   /// What the world remembers is not the watchdog's.
   void forget() {
     world_.recorder.records.clear();
+    world_.recorder.series.clear();
     world_.sent.clear();
     world_.placer.orders.clear();
     std::erase_if(owners_, [this](pid_t owner) {

@@ -70,6 +70,49 @@ void History::trouble_systemd() {
   }
 }
 
+void History::lose_answers() {
+  say("  systemd's answers are lost");
+  if (!world_.placer.is_held() && dice_.chance(50)) world_.placer.hold();
+  world_.placer.lose_answers();
+}
+
+void History::lose_bus() {
+  if (world_.placer.is_away()) return bring_bus_back();
+  say("  the bus goes away");
+  world_.placer.go_away([this] { return dice_.chance(50); });
+}
+
+void History::bring_bus_back() {
+  say("  the bus is back");
+  world_.placer.come_back();
+  if (up_) world_.supervisor.on_manager_back(world_.now());
+}
+
+void History::lose_unit() {
+  const std::string& id = any_id();
+  const pid_t member = any_member(id);
+  if (member == 0) return;
+  const std::string& cgroup = world_.process(member).cgroup;
+  const std::string unit = dice_.chance(30) ? World::slice_name(id) : cgroup.substr(cgroup.rfind('/') + 1);
+  const bool heard = up_ && !world_.placer.is_away();
+  say("  systemd loses ", unit, heard ? "" : ", and nobody hears of it");
+  if (Known* known = witness_.find_by_cgroup(cgroup_of(id))) known->unguarded = true;
+  world_.lose_unit(unit, heard ? testing::Told::kTheWatchdog : testing::Told::kNobody);
+}
+
+void History::trouble_readings() {
+  auto& cgroups = world_.cgroups;
+  cgroups.cannot_list = dice_.chance(40);
+  cgroups.cannot_tell_populated = dice_.chance(40);
+  say("  slices can", cgroups.cannot_list ? "'t" : "", " be listed, and who is in them can",
+      cgroups.cannot_tell_populated ? "'t" : "", " be read");
+}
+
+void History::trouble_loop() {
+  world_.busy_loop = dice_.chance(60);
+  say("  the loop is ", world_.busy_loop ? "never at rest" : "at rest now and then");
+}
+
 void History::trouble_ledger() {
   switch (dice_.below(4)) {
     case 0:
@@ -130,11 +173,15 @@ void History::return_to_health() {
   say("  everything is well again");
   world_.losing_notifications = false;
   world_.notification_delay = Span(0);
+  world_.busy_loop = false;
   disk_is_stuck_ = false;
   world_.recorder.problem.reset();
   world_.cgroups.out_of_descriptors = world_.processes.out_of_descriptors = world_.refuses_watches = false;
+  world_.cgroups.cannot_list = world_.cgroups.cannot_tell_populated = false;
   world_.cgroups.before_move = nullptr;
   world_.placer.release();
+  if (world_.placer.is_away()) bring_bus_back();
+  if (up_ && std::exchange(record_unread_, false)) world_.read_record();
   world_.supervisor.on_events_lost(world_.now());
 }
 

@@ -75,6 +75,11 @@ const std::vector<History::Deed>& History::all_deeds() {
       {"systemctl stop", 3, false, &History::stop_unit},
       {"trouble with notifications", 5, false, &History::trouble_notifications},
       {"trouble with systemd", 7, false, &History::trouble_systemd},
+      {"lose systemd's answers", 3, true, &History::lose_answers},
+      {"lose the bus", 2, false, &History::lose_bus},
+      {"lose a unit", 3, false, &History::lose_unit},
+      {"trouble with readings", 2, false, &History::trouble_readings},
+      {"trouble with the loop", 2, false, &History::trouble_loop},
       {"trouble with the ledger", 5, false, &History::trouble_ledger},
       {"trouble with descriptors", 2, false, &History::trouble_descriptors},
       {"take a slice away", 1, false, &History::take_slice},
@@ -167,6 +172,8 @@ void History::step() {
   auto deed = deeds.begin();
   while (choice >= deed->weight) choice -= (deed++)->weight;
   if (deed->needs_daemon && !up_) return come_up();
+  // Whoever wants something of it talks to it on the bus.
+  if (deed->needs_daemon && world_.placer.is_away()) return attempt([this] { bring_bus_back(); });
   ++tally_.deeds[deed->name];
   say("step ", step_, ": ", deed->name);
   attempt([&] {
@@ -210,6 +217,8 @@ void History::go_down(const char* call, bool by_reboot) {
     });
   }
   const bool deaf = world_.placer.is_held();
+  record_unread_ = false;
+  if (by_reboot) world_.placer.come_back();
   world_.restart_daemon(by_reboot);
   if (deaf) world_.placer.hold();
   world_.recorder.hold();
@@ -224,7 +233,9 @@ void History::come_up() {
   if (fate_.chance(20)) crash_in_ = fate_.below(12);
   attempt([this] {
     witness_.on_daemon_up();
-    world_.adopt();
+    record_unread_ = disk_is_stuck_ && fate_.chance(50);
+    if (record_unread_) say("  … and can't read what is on record");
+    record_unread_ ? world_.adopt_without_record() : world_.adopt();
   });
   if (options_.on_start) options_.on_start(world_);
   if (up_) witness_.check();
@@ -238,6 +249,7 @@ void History::pass(Span span) {
     span -= next;
     world_.advance(next);
     if (up_ && !disk_is_stuck_) world_.recorder.flush();
+    if (up_ && !disk_is_stuck_ && std::exchange(record_unread_, false)) world_.read_record();
     world_.deliver();
     witness_.check();
   }
@@ -257,6 +269,7 @@ void History::settle() {
     if (up_) go_down("", false);
     crash_in_.reset();
     up_ = true;
+    record_unread_ = false;
     witness_.on_daemon_up();
     world_.adopt();
   }

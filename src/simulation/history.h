@@ -140,6 +140,12 @@ class History {
   void stop_unit();
   void trouble_notifications();
   void trouble_systemd();
+  void lose_answers();
+  void lose_bus();
+  void bring_bus_back();
+  void lose_unit();
+  void trouble_readings();
+  void trouble_loop();
   void trouble_ledger();
   void trouble_descriptors();
   void take_slice();
@@ -164,6 +170,7 @@ class History {
   pid_t service_ = 0;
   bool up_ = true;
   bool disk_is_stuck_ = false;
+  bool record_unread_ = false;        ///< by the daemon that is there
   bool late_units_ = false;           ///< systemd has made some that were asked for by a daemon that died
   std::optional<unsigned> crash_in_;  ///< so many calls from now
   unsigned step_ = 0;

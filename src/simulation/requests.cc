@@ -99,7 +99,7 @@ void History::unregister() {
   const std::string& id = any_id();
   say("  unregister \"", id, "\"");
   const std::string run_id = witness_.on_release_asked(id);
-  world_.supervisor.request_unregister(World::id(id), world_.now(),
+  world_.supervisor.request_unregister(World::id(id), world_.caller(), world_.now(),
                                        [this, run_id](const Result<void>& done, const Now&) {
                                          say("  answer: ", done ? "released" : done.error().message);
                                          witness_.on_release_answered(run_id);

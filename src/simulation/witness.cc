@@ -99,7 +99,9 @@ void Witness::discover() {
     const auto note = read_note(*slice);
     if (!note || runs_.contains(note->row.run_id)) continue;
     Known known = take_unnoted(slice);
-    if (const auto pending = find_pending(note->row.registered_as, note->row.leader); pending != pending_.end()) {
+    const auto pending = find_pending(note->row.registered_as, note->row.leader);
+    const bool was_pending = pending != pending_.end();
+    if (was_pending) {
       known = std::move(pending->second.known);
       pending_.erase(pending);
       if (!(known.limits == note->row.limits)) complain("a run has other limits than those it was registered with");
@@ -114,6 +116,11 @@ void Witness::discover() {
     known.owned = note->row.owner.has_value();
     known.lost_leader = !lives(note->row.leader);
     known.lost_owner = known.owned && !lives(*note->row.owner);
+    if (!was_pending) {
+      // Its registration was not answered. Whoever had died by the time that it was found is in no note.
+      known.found = world_.now().monotonic;
+      if (!known.owned) known.owned = known.lost_owner = known.limits.owner_policy == supervise::OwnerPolicy::kKill;
+    }
     runs_.emplace(known.run_id, std::move(known));
   }
 }
@@ -164,6 +171,7 @@ void Witness::on_change_asked(const std::string& id, const Limits& wanted) {
   run->longest = std::max(run->longest, deadline);
   run->grace = std::max(run->grace, wanted.grace);
   run->wanted = wanted;
+  run->unanswered.push_back(wanted);
   run->owned = run->owned || wanted.owner_policy == supervise::OwnerPolicy::kKill;
   run->over_limit.reset();
 }
@@ -172,6 +180,8 @@ void Witness::on_change_answered(const std::string& id, const Limits& wanted, bo
   Known* run = find(id);
   if (run == nullptr || run->run_id.empty()) return;
   if (done) run->limits = wanted;
+  const auto asked = std::find(run->unanswered.begin(), run->unanswered.end(), wanted);
+  if (asked != run->unanswered.end()) run->unanswered.erase(asked);
   // One that has passed already counts from now.
   run->latest = std::max(deadline_of(run->registered, run->limits), world_.now().monotonic);
 }
@@ -204,7 +214,10 @@ void Witness::on_daemon_gone(bool by_reboot) {
   up_ = just_up_ = false;
   left_.clear();
   crashed_ = true;
-  for (auto& [run_id, run] : runs_) run.releases = 0;
+  for (auto& [run_id, run] : runs_) {
+    run.releases = 0;
+    run.unanswered.clear();
+  }
   std::erase_if(unnoted_, [](const auto& entry) { return entry.first->removed; });
   for (const auto& [name, slice] : world_.slices()) {
     const auto note = read_note(*slice);
@@ -226,9 +239,11 @@ void Witness::on_daemon_gone(bool by_reboot) {
 
 /// Asked to end before systemd was asked to place it: the next daemon knows of both.
 bool Witness::is_noted_ahead(const Wanted& wanted) const {
-  const auto text = world_.placements.read(World::slice_name(wanted.known.id));
-  const auto note = text ? supervise::parse_note(*text) : Result<RunNote>(invalid(""));
-  return note && note->row.leader == wanted.leader && note->cause;
+  const auto placements = world_.placements.list();
+  return std::any_of(placements.begin(), placements.end(), [&](const std::string& run_id) {
+    const auto note = supervise::parse_note(*world_.placements.read(run_id));
+    return note && note->row.registered_as == wanted.known.id && note->row.leader == wanted.leader && note->cause;
+  });
 }
 
 void Witness::on_daemon_up() {
@@ -284,7 +299,12 @@ void Witness::on_move(pid_t pid, const std::string& to) {
   if (outsiders_.contains(key_of(process.stat))) return complain(what + ", which is nobody's business");
   const Slice* from = find_slice_of(process.cgroup);
   const Slice* into = find_slice_of(to);
-  if (from != nullptr && into != nullptr && from != into) complain(what + ", which is another run's");
+  // Whoever systemd has placed for a registration that had failed by then is in no run, and may be registered again.
+  const bool of_a_run =
+      from != nullptr && (read_note(*from) || std::any_of(pending_.begin(), pending_.end(), [&](const auto& wanted) {
+                            return from->path == world_.cgroups.path_of(World::slice_name(wanted.first));
+                          }));
+  if (of_a_run && into != nullptr && from != into) complain(what + ", which is another run's");
   if (into == nullptr || from == into) return;
   if (const auto note = read_note(*into); note && runs_.contains(note->row.run_id)) {
     runs_.at(note->row.run_id).joined = world_.now().monotonic;
@@ -320,7 +340,13 @@ void Witness::on_record(const EventRecord& record) {
     if (!record.reason || !counted || !record.memory || (alive && record.processes.empty())) {
       complain("\"" + record.registered_as + "\" is being ended without evidence on record");
     }
-    if (slice != nullptr && it != runs_.end()) see_decision(*slice, *read_note(*slice));
+    if (slice != nullptr && it != runs_.end()) {
+      const auto note = read_note(*slice);
+      see_decision(*slice, *note);
+      if (record.reason == Reason::kOrphaned && !is_orphaned(*note, it->second)) {
+        complain("\"" + record.registered_as + "\" is called orphaned, and is not");
+      }
+    }
   }
   const bool after_end =
       record.kind != EventKind::kEnded && record.kind != EventKind::kUnreaped &&
@@ -384,7 +410,8 @@ std::optional<std::string> Witness::why_implausible(const EventRecord& end, cons
 
 void Witness::check() {
   discover();
-  if (world_.cgroups.out_of_descriptors) blind_until_ = world_.now().monotonic;
+  if (is_blind()) blind_until_ = world_.now().monotonic;
+  if (world_.busy_loop) busy_until_ = world_.now().monotonic;
   check_ends();
   for (const auto& [name, slice] : world_.slices()) {
     const auto note = read_note(*slice);
@@ -399,8 +426,14 @@ void Witness::check() {
     }
     check_time(*slice, *note, run);
     check_memory(*slice, *note, run);
+    check_orphans(*slice, *note, run);
   }
   just_up_ = false;
+}
+
+bool Witness::is_blind() const {
+  const auto& cgroups = world_.cgroups;
+  return cgroups.out_of_descriptors || cgroups.cannot_list || cgroups.cannot_tell_populated;
 }
 
 void Witness::check_ends() {
@@ -417,6 +450,13 @@ void Witness::check_ends() {
 }
 
 Span Witness::patience() const { return Supervisor::kKillPatience + std::chrono::seconds{3}; }
+
+Span Witness::lateness() const {
+  // The next round is that much later as well.
+  const Span late = supervise::Rounds::kLongestWait + std::chrono::seconds{1};
+  const bool busy = busy_until_ && world_.now().monotonic - *busy_until_ < late + policy_.orphans.interval + patience();
+  return busy ? late : Span(0);
+}
 
 bool Witness::has_too_much(const Slice& slice, const Limits& limits) const {
   // What came along with the processes is charged to where they were.
@@ -437,13 +477,14 @@ bool Witness::is_slow_to_die(const std::string& path) const {
 void Witness::check_time(const Slice& slice, const RunNote& note, const Known& run) {
   if (is_slow_to_die(slice.path)) return;  // Or nobody is there.
   const Instant now = world_.now().monotonic;
+  if (!up_ && run.unguarded) return;
   if (!up_) {
     // systemd's own patience with SIGTERM is the grace once more.
     const Span margin = Supervisor::kBackstopMargin + run.grace + run.grace + delayed_ + std::chrono::seconds{1};
     if (now > add_span(run.longest, margin)) complain("\"" + run.id + "\" lives past its time, with no daemon there");
     return;
   }
-  const Instant able = std::max(up_since_, blind_until_ + std::chrono::seconds{2});
+  const Instant able = std::max({up_since_, blind_until_ + std::chrono::seconds{2}, run.found});
   // Who was on the way in while systemd was deaf may come when all others have been killed, and goes with the next try.
   if (now <= run.joined + patience()) return;
   if (now > add_span(std::max(run.latest, able), run.grace + patience())) {
@@ -454,16 +495,63 @@ void Witness::check_time(const Slice& slice, const RunNote& note, const Known& r
   }
 }
 
+Bytes Witness::allowed_memory(const Known& run) {
+  Bytes allowed = run.limits.memory;
+  for (const Limits& wanted : run.unanswered) allowed = std::max(allowed, wanted.memory);
+  return allowed;
+}
+
 void Witness::check_memory(const Slice& slice, const RunNote& note, Known& run) {
   const Instant now = world_.now().monotonic;
-  const bool over = slice.stat.unreclaimable() > run.limits.memory && slice.events.high > 0;
+  const bool over = slice.stat.unreclaimable() > allowed_memory(run) && slice.events.high > 0;
   const bool judged = note.cause || run.releases > 0 || !up_ || world_.members(slice.path).empty();
   if (!over || judged) return run.over_limit.reset();
   if (!run.over_limit) run.over_limit = now;
   const Instant since = std::max({*run.over_limit, up_since_, blind_until_});
-  if (now - since > policy_.orphans.interval + std::chrono::seconds{2}) {
+  if (now - since > policy_.orphans.interval + lateness() + std::chrono::seconds{2}) {
     complain("\"" + run.id + "\" has had more memory than its limit for too long");
   }
+}
+
+/// An orphan is seen within two rounds, and has its grace then.
+void Witness::check_orphans(const Slice& slice, const RunNote& note, Known& run) {
+  const Instant now = world_.now().monotonic;
+  // Nobody is killed while somebody is on the way into the run, or out of it.
+  const bool busy = note.cause || !note.asked.empty() || run.releases > 0 || !run.unanswered.empty() ||
+                    world_.placer.is_held() || world_.placer.waiting() > 0;
+  const bool kills = run.limits.orphan_policy == supervise::OrphanPolicy::kKill &&
+                     note.row.limits.orphan_policy == supervise::OrphanPolicy::kKill;
+  if (!up_ || busy || !kills || !lives(note.row.leader)) return run.orphans.clear();
+  std::map<supervise::ProcessKey, Instant> orphans;
+  for (const pid_t pid : world_.members(slice.path)) {
+    const Process& process = world_.process(pid);
+    if (process.sleeps_uninterruptibly || is_rooted(pid, note, slice.path)) continue;
+    const auto known = run.orphans.find(key_of(process.stat));
+    const Instant since = known == run.orphans.end() ? now : known->second;
+    orphans.emplace(key_of(process.stat), since);
+    const Span rounds = 2 * (policy_.orphans.interval + lateness()) + policy_.orphans.confirmation;
+    const Instant able = std::max({since, up_since_ + std::chrono::seconds{2}, blind_until_ + std::chrono::seconds{2}});
+    if (now - able > rounds + run.grace + patience()) {
+      complain("\"" + run.id + "\" has the orphan " + name_of(process) + " for too long");
+    }
+  }
+  run.orphans = std::move(orphans);
+}
+
+bool Witness::is_orphaned(const RunNote& note, const Known& run) const {
+  // What was decided before a restart goes on record again after it, when the leader that lost its owner may be dead.
+  const auto left = left_.find(note.row.run_id);
+  const bool decided_before = left != left_.end() && left->second.cause;
+  auto possible = run.unanswered;
+  possible.push_back(run.limits);
+  possible.push_back(note.row.limits);
+  return std::any_of(possible.begin(), possible.end(), [&](const Limits& limits) {
+    if (!lives(note.row.leader)) {
+      if (limits.orphan_policy == supervise::OrphanPolicy::kKill) return true;
+      if (!decided_before) return false;
+    }
+    return limits.owner_policy == supervise::OwnerPolicy::kKill && run.owned && run.lost_owner;
+  });
 }
 
 void Witness::check_kept_deadline(const RunNote& note) {
@@ -473,7 +561,7 @@ void Witness::check_kept_deadline(const RunNote& note) {
   const std::string who = "\"" + note.row.registered_as + "\"";
   if (note.row.deadline != before.row.deadline) complain(who + " has another deadline since the restart");
   const auto row = world_.recorder.rows.find(note.row.run_id);
-  const bool adopted = !world_.cgroups.out_of_descriptors;
+  const bool adopted = !is_blind();
   if (adopted && row != world_.recorder.rows.end() && row->second.deadline != before.row.deadline) {
     complain(who + " has another deadline on record since the restart");
   }

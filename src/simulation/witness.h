@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "supervise/run_note.h"
 #include "testing/world.h"
@@ -26,7 +27,9 @@ struct Known {
   Span grace{0};              ///< the longest of all
   supervise::Limits limits;
   std::optional<supervise::Limits> wanted;  ///< by the last who asked for a change
-  bool owned = false;                       ///< it has, or has had, an owner whose death counts
+  /// By all who have asked the daemon that is there, and have no answer: it goes by what they want meanwhile.
+  std::vector<supervise::Limits> unanswered;
+  bool owned = false;  ///< it has, or has had, an owner whose death counts
 
   bool asked = false;        ///< somebody wanted it ended
   bool lost_leader = false;  ///< or an attached process
@@ -34,12 +37,15 @@ struct Known {
   bool decided = false;  ///< that it is to be ended
   bool over = false;     ///< when that was decided it had more than its limit
   bool stalled = false;
-  bool killed = false;                ///< by somebody's SIGKILL, or for a limit that is not its own
-  bool taken = false;                 ///< its slice was taken away by somebody
-  bool told = false;                  ///< the watchdog has sent SIGTERM to all of it
-  unsigned releases = 0;              ///< asked of the daemon that is there, and not answered yet
-  Instant joined{};                   ///< when a process was moved into it last
-  std::optional<Instant> over_limit;  ///< since when it has had more memory than allowed, unreclaimable
+  bool killed = false;                               ///< by somebody's SIGKILL, or for a limit that is not its own
+  bool unguarded = false;                            ///< systemd has lost a unit of it, and with that its backstop
+  bool taken = false;                                ///< its slice was taken away by somebody
+  bool told = false;                                 ///< the watchdog has sent SIGTERM to all of it
+  unsigned releases = 0;                             ///< asked of the daemon that is there, and not answered yet
+  Instant found{};                                   ///< when it was adopted by a daemon that had no answer for it
+  Instant joined{};                                  ///< when a process was moved into it last
+  std::optional<Instant> over_limit;                 ///< since when it has had more memory than allowed, unreclaimable
+  std::map<supervise::ProcessKey, Instant> orphans;  ///< beside a living leader, and since when
 };
 
 class Witness {
@@ -96,7 +102,10 @@ class Witness {
   void check_ends();
   void check_time(const testing::Slice& slice, const supervise::RunNote& note, const Known& run);
   void check_memory(const testing::Slice& slice, const supervise::RunNote& note, Known& run);
+  void check_orphans(const testing::Slice& slice, const supervise::RunNote& note, Known& run);
   void check_kept_deadline(const supervise::RunNote& note);
+  bool is_orphaned(const supervise::RunNote& note, const Known& run) const;
+  bool is_blind() const;
   void check_end(const supervise::EventRecord& end, const Known& run);
   std::optional<std::string> why_implausible(const supervise::EventRecord& end, const Known& run) const;
   Known take_unnoted(const std::shared_ptr<testing::Slice>& slice);
@@ -106,8 +115,11 @@ class Witness {
   bool has_record(const std::string& run_id, EventKind kind) const;
   bool lives(const supervise::ProcessKey& key) const;
   bool has_too_much(const testing::Slice& slice, const supervise::Limits& limits) const;
+  static Bytes allowed_memory(const Known& run);
   bool is_slow_to_die(const std::string& path) const;
   Span patience() const;
+  /// What a round may take longer where the loop has had no rest.
+  Span lateness() const;
 
   testing::World& world_;
   const supervise::Policy policy_;
@@ -121,7 +133,8 @@ class Witness {
   bool just_up_ = false;
   bool crashed_ = false;
   Instant up_since_{};
-  Instant blind_until_{};  ///< no descriptor was left
+  Instant blind_until_{};              ///< no descriptor was left
+  std::optional<Instant> busy_until_;  ///< the loop had no rest
   Span delayed_{0};
   std::optional<std::string> complaint_;
 };

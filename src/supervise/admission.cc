@@ -21,6 +21,21 @@ Result<void> check_cap(const char* option, T value, T cap, Format format) {
                                             " that this host's configuration allows ([Caps])");
 }
 
+std::string format_count(std::uint64_t n) { return n == kUnlimited ? "infinity" : std::to_string(n); }
+
+/// `wanted` and `used` together are above `cap`; they may be infinite.
+template <class T, class Format>
+Error exceeded(const char* option, const char* key, T wanted, T used, T cap, std::uint64_t runs, Format format) {
+  const std::string have = runs == 0   ? "you have no other analysis"
+                           : runs == 1 ? "your other analysis has " + format(used)
+                                       : "your " + std::to_string(runs) + " other analyses have " + format(used);
+  const std::string left = used >= cap ? "nothing is left until one of them has ended or has been given less"
+                                       : "up to " + format(cap - used) + " would be accepted now";
+  return refuse(Refusal::kLimitTooHigh, std::string(option) + " of " + format(wanted) + " is too much: of the " +
+                                            format(cap) + " that this host's configuration allows a user ([Caps] " +
+                                            key + "=) " + have + "; " + left);
+}
+
 std::string name_of(pid_t pid, const ProcessStat& stat) { return std::to_string(pid) + " (" + stat.comm + ")"; }
 
 }  // namespace
@@ -28,10 +43,10 @@ std::string name_of(pid_t pid, const ProcessStat& stat) { return std::to_string(
 Limits allowed_defaults(Limits defaults, const Caps& caps, const Caller& caller, Bytes machine_memory) {
   if (!defaults.memory.is_infinite()) defaults.memory = std::min(defaults.memory, machine_memory);
   if (caller.administrator) return defaults;
-  defaults.memory = std::min(defaults.memory, caps.memory);
+  defaults.memory = std::min({defaults.memory, caps.memory, caps.memory_per_user});
   defaults.wall_clock = std::min(defaults.wall_clock, caps.wall_clock);
   defaults.grace = std::min(defaults.grace, caps.grace);
-  defaults.tasks_max = std::min(defaults.tasks_max, caps.tasks);
+  defaults.tasks_max = std::min({defaults.tasks_max, caps.tasks, caps.tasks_per_user});
   return defaults;
 }
 
@@ -53,11 +68,34 @@ Result<void> check_limits(const Limits& limits, const Caps& caps, const Caller& 
   if (caller.administrator) return {};
   const auto size = [](Bytes b) { return format_size(b); };
   const auto span = [](Span s) { return format_span(s); };
-  const auto number = [](std::uint64_t n) { return n == kUnlimited ? std::string("infinity") : std::to_string(n); };
   if (auto ok = check_cap("MemoryLimit", limits.memory, caps.memory, size); !ok) return ok;
   if (auto ok = check_cap("WallClockLimitUSec", limits.wall_clock, caps.wall_clock, span); !ok) return ok;
   if (auto ok = check_cap("GraceUSec", limits.grace, caps.grace, span); !ok) return ok;
-  return check_cap("TasksMax", limits.tasks_max, caps.tasks, number);
+  return check_cap("TasksMax", limits.tasks_max, caps.tasks, format_count);
+}
+
+void Sums::add(const Limits& limits) {
+  ++runs;
+  memory = memory + limits.memory;
+  tasks = tasks >= kUnlimited - limits.tasks_max ? kUnlimited : tasks + limits.tasks_max;
+}
+
+Result<void> check_sums(const Limits& wanted, const Sums& others, const Caps& caps, const Caller& caller,
+                        const Limits* before) {
+  if (caller.administrator) return {};
+  Sums all = others;
+  all.add(wanted);
+  const bool more_memory = before == nullptr || wanted.memory > before->memory;
+  if (more_memory && all.memory > caps.memory_per_user) {
+    return exceeded("MemoryLimit", "MaxMemoryPerUser", wanted.memory, others.memory, caps.memory_per_user, others.runs,
+                    [](Bytes b) { return format_size(b); });
+  }
+  const bool more_tasks = before == nullptr || wanted.tasks_max > before->tasks_max;
+  if (more_tasks && all.tasks > caps.tasks_per_user) {
+    return exceeded("TasksMax", "MaxTasksPerUser", wanted.tasks_max, others.tasks, caps.tasks_per_user, others.runs,
+                    format_count);
+  }
+  return {};
 }
 
 bool is_system_service(const std::string& cgroup) {
@@ -73,27 +111,30 @@ Result<ProcessStat> check_process(const Processes& processes, const ProcessHandl
   if (!stat || key_of(*stat) != process.key()) {
     return refuse(Refusal::kNoSuchProcess, "process " + std::to_string(pid) + " does not exist any more");
   }
+  // Its name only to whom it is no news, even where /proc hides others' processes (hidepid=).
+  const bool own = caller.administrator || processes.find_uid(pid) == caller.uid;
+  const std::string process_name = own ? name_of(pid, *stat) : std::to_string(pid);
   if (stat->state == 'Z' || stat->state == 'X' || !process.alive()) {
     return refuse(Refusal::kNoSuchProcess,
-                  "process " + name_of(pid, *stat) + " has ended and waits for its parent to reap it (a zombie)");
+                  "process " + process_name + " has ended and waits for its parent to reap it (a zombie)");
   }
   if (stat->kernel_thread) {
-    return refuse(Refusal::kProtectedProcess, "process " + name_of(pid, *stat) + " is a kernel thread");
+    return refuse(Refusal::kProtectedProcess, "process " + process_name + " is a kernel thread");
   }
   if (const auto why = processes.why_protected(pid)) {
-    return refuse(Refusal::kProtectedProcess, "process " + name_of(pid, *stat) + " is " + *why);
+    return refuse(Refusal::kProtectedProcess, "process " + process_name + " is " + *why);
   }
   const auto uid = processes.find_uid(pid);
   if (!uid) {
     if (!processes.find_stat(pid)) {
       return refuse(Refusal::kNoSuchProcess, "process " + std::to_string(pid) + " does not exist any more");
     }
-    return refuse(Refusal::kProtectedProcess, "process " + name_of(pid, *stat) +
+    return refuse(Refusal::kProtectedProcess, "process " + process_name +
                                                   " has more than one uid, as a set-uid program has; register " +
                                                   "what it has started, or start the whole of it with analysis-run");
   }
   if (!caller.administrator && *uid != caller.uid) {
-    return refuse(Refusal::kAccessDenied, "process " + name_of(pid, *stat) + " is not yours: you are uid " +
+    return refuse(Refusal::kAccessDenied, "process " + process_name + " is not yours: you are uid " +
                                               std::to_string(caller.uid) +
                                               "; register your own, or ask an administrator (group analysis-admin)");
   }
@@ -106,7 +147,7 @@ Result<ProcessStat> check_process(const Processes& processes, const ProcessHandl
     const auto callers = caller.pid > 0 ? processes.find_cgroup(caller.pid) : std::nullopt;
     if (manager || !callers || *callers != *cgroup) {
       return refuse(Refusal::kProtectedProcess,
-                    "process " + name_of(pid, *stat) + " belongs to a service that is not yours (" + *cgroup +
+                    "process " + process_name + " belongs to a service that is not yours (" + *cgroup +
                         "); give that service limits of its own with systemctl set-property");
     }
   }

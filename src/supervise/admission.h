@@ -27,6 +27,21 @@ Limits allowed_defaults(Limits defaults, const Caps& caps, const Caller& caller,
 /// the caps are kLimitTooHigh. Each message names the option, the value and what would be accepted.
 Result<void> check_limits(const Limits& limits, const Caps& caps, const Caller& caller, Bytes machine_memory);
 
+/// What the live runs of one user are allowed, all together.
+struct Sums {
+  std::uint64_t runs = 0;
+  Bytes memory;             ///< infinite as soon as one of them has no limit
+  std::uint64_t tasks = 0;  ///< kUnlimited, too
+
+  void add(const Limits& limits);
+};
+
+/// That `wanted`, beside `others`, stays within what one user may have; otherwise kLimitTooHigh, which says what was
+/// asked for, what is in use, and what would be accepted. With `before`, the limits that the run has now, only what is
+/// raised is looked at: nobody is kept from asking for less.
+Result<void> check_sums(const Limits& wanted, const Sums& others, const Caps& caps, const Caller& caller,
+                        const Limits* before = nullptr);
+
 /// A process may be registered: it lives (kNoSuchProcess), is none of ours or the system's (kProtectedProcess).
 /// Gives its stat. A process of a system service that is not the caller's is protected, for root too.
 Result<ProcessStat> check_process(const Processes& processes, const ProcessHandle& process, const Caller& caller);

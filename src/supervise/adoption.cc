@@ -111,18 +111,49 @@ void Supervisor::adopt(Before before, const Now& now) {
   if (awaits_placements(now)) arm_sweep(now);
   const std::vector<RunRow> left = std::move(before.rows);
   before_ = std::move(before);
-  for (const RunRow& row : left) {
-    const bool watched =
-        std::any_of(runs_.begin(), runs_.end(), [&](const auto& entry) { return entry.second->run_id == row.run_id; });
-    if (watched) continue;  // Its slice had another name than its row says.
+  close_rows(left, now);
+  if (!before_.in_passing) look_for_lost_units();
+}
+
+void Supervisor::on_record_read(Before before, const Now& now) {
+  finished_.clear();
+  before_.is_recorded = before.is_recorded;
+  if (unread_) {
+    unread_->rows = std::move(before.rows);
+    unread_->is_recorded = std::move(before.is_recorded);
+    return;
+  }
+  for (auto& waiting : unadopted_) {
+    const auto row = std::find_if(before.rows.begin(), before.rows.end(), [&](const RunRow& candidate) {
+      return candidate.boot_id == ports_.identity.boot_id() && is_of(candidate, waiting.first);
+    });
+    if (row == before.rows.end()) continue;
+    waiting.second = std::move(*row);
+    before.rows.erase(row);
+  }
+  close_rows(before.rows, now);
+}
+
+/// Of runs that have no cgroup, other than those that are watched.
+void Supervisor::close_rows(const std::vector<RunRow>& rows, const Now& now) {
+  for (const RunRow& row : rows) {
+    const auto has = [&](const auto& what) {
+      return std::any_of(runs_.begin(), runs_.end(), [&](const auto& entry) { return what(*entry.second); });
+    };
+    if (has([&](const Run& run) { return run.run_id == row.run_id; })) continue;
     const bool rebooted = row.boot_id != ports_.identity.boot_id();
-    close_row(row, rebooted ? "the host was booted anew" : "its cgroup was gone when the watchdog came back", before_,
-              now);
+    const bool replaced = has([&](const Run& run) { return is_of(row, run.slice); });
+    close_row(row,
+              rebooted   ? "the host was booted anew"
+              : replaced ? "another run has its cgroup"
+                         : "its cgroup was gone when the watchdog came back",
+              before_, now);
   }
 }
 
 /// Of a run that has no cgroup any more.
 void Supervisor::close_row(const RunRow& row, const std::string& why, const Before& before, const Now& now) {
+  if (chronicle_.has_ended_here(row.run_id)) return;
   chronicle_.pass_over(row.run_id, before.is_recorded);
   // Or was let go. Only the row was left.
   if (chronicle_.has_ended(row.run_id)) return ports_.recorder.end_run(row.run_id);
@@ -164,6 +195,60 @@ void Supervisor::on_manager_back(const Now& now) {
     if (!run->cgroup || run->over() || run->releasing) continue;
     tell_limits(*run);
   }
+  look_for_lost_units();
+}
+
+/// What a slice is known by, and how.
+struct Supervisor::Recognised {
+  RunNote note;
+  Known known;
+};
+
+/// By its note, or by the ledger's row. Nothing, too, if its run is over: only the unit was left to be removed, and
+/// what has come into it since, nobody registered.
+std::optional<Supervisor::Recognised> Supervisor::recall(const RunCgroup& cgroup, const std::optional<RunRow>& row,
+                                                         const Before& before, const Now& now) {
+  std::optional<Recognised> recalled;
+  if (const auto text = cgroup.read_note()) {
+    if (auto parsed = parse_note(*text)) recalled = Recognised{std::move(*parsed), Known::kNoted};
+  }
+  if (recalled && row && row->run_id != recalled->note.row.run_id) {
+    close_row(*row, "another run has its cgroup", before, now);
+  }
+  if (!recalled && row) recalled = Recognised{note_of_row(*row, kBackstopMargin), Known::kOnRecord};
+  if (!recalled) return std::nullopt;
+
+  const RunNote& note = recalled->note;
+  if (chronicle_.has_ended_here(note.row.run_id)) return std::nullopt;
+  chronicle_.pass_over(note.row.run_id, before.is_recorded);
+  if (note.released) {
+    chronicle_.released(note.row, now);
+  } else if (chronicle_.has_ended(note.row.run_id)) {
+    ports_.recorder.end_run(note.row.run_id);
+  } else {
+    return recalled;
+  }
+  return std::nullopt;
+}
+
+/// systemd has taken another for the leader of the run that it was asked to place. False: it has not.
+bool Supervisor::give_mistaken_back(const std::string& slice, const std::string& cgroup, const RunNote& asked,
+                                    const Now& now) {
+  const auto mistaken = find_mistaken(asked.row.leader, cgroup);
+  if (!mistaken) return false;
+  const AnalysisId id = AnalysisId::parse(asked.row.registered_as).value();
+  leaving_.emplace(slice, std::vector<std::function<void()>>());
+  give_back(cgroup, {*mistaken}, shelter_unit(id, asked.row.run_id), now,
+            [this, slice, run_id = asked.row.run_id](const Result<void>& empty, const Now& when) {
+              if (empty) {
+                ports_.placements.remove(run_id);
+                remove_slice(slice);
+              } else {
+                arm_sweep(when);
+              }
+              place_waiting(slice);
+            });
+  return true;
 }
 
 void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before,
@@ -176,128 +261,96 @@ void Supervisor::adopt_slice(const std::string& slice, std::optional<RunRow> row
   }
   if (!cgroup) return adopt_later(slice, std::move(row), now);
   AW_FAILPOINT("adoption.opened");
+  const std::string path = (*cgroup)->path();
   const auto pids = (*cgroup)->read_processes();
   const auto populated = (*cgroup)->read_populated();
   if (!populated && !says_gone(populated.error())) return adopt_later(slice, std::move(row), now);
   const bool lives = populated && *populated;
 
-  std::optional<RunNote> note;
-  if (const auto text = (*cgroup)->read_note()) {
-    if (auto parsed = parse_note(*text)) note = std::move(*parsed);
+  auto found = recall(**cgroup, row, before, now);
+  // A registration that came to nothing, or what is left of a run.
+  if (!found && !lives) return remove_when_kept(slice, row ? row->uid : 0);
+  if (!found) {
+    if (auto asked = find_placement(slice, path)) found = Recognised{std::move(*asked), Known::kAskedFor};
+    if (found && give_mistaken_back(slice, path, found->note, now)) return;
   }
-  if (note && row && row->run_id != note->row.run_id) {
-    close_row(*row, "another run has its cgroup", before, now);
-  }
-  const bool has_note = note.has_value();
-  if (!note && row) note = note_of_row(*row, kBackstopMargin);
-
-  if (note) chronicle_.pass_over(note->row.run_id, before.is_recorded);
-  if (note && (note->released || chronicle_.has_ended(note->row.run_id))) {
-    // Only the unit was left to be removed. What has come into it since, nobody registered.
-    if (note->released) chronicle_.released(note->row, now);
-    if (!note->released) ports_.recorder.end_run(note->row.run_id);
-    if (!lives) return remove_when_kept(slice);
-    note.reset();
-  }
-  Known known = Known::kNoted;
-  if (!note) {
-    if (!lives) return remove_when_kept(slice);  // A registration that came to nothing.
-    known = Known::kAskedFor;
-    note = read_placement(slice);
-    // Its leader is elsewhere: it was not placed yet, and who is here was left by another run of that name.
-    if (note && lives_outside(note->row.leader, (*cgroup)->path())) note.reset();
-  }
-  if (note && known == Known::kAskedFor) {
-    if (const auto mistaken = find_mistaken(note->row.leader, (*cgroup)->path())) {
-      const AnalysisId id = AnalysisId::parse(note->row.registered_as).value();
-      leaving_.emplace(slice, std::vector<std::function<void()>>());
-      return give_back((*cgroup)->path(), {*mistaken}, shelter_unit(id, note->row.run_id), now,
-                       [this, slice](const Result<void>& empty, const Now& when) {
-                         if (empty) {
-                           ports_.placements.remove(slice);
-                           ports_.placer.request_remove(slice, [this](const Result<void>& removed, const Now& then) {
-                             if (!removed) arm_sweep(then);
-                           });
-                         } else {
-                           arm_sweep(when);
-                         }
-                         place_waiting(slice);
-                       });
-    }
-  }
-  if (!note) {
-    known = Known::kNothing;
+  if (!found) {
     auto made = note_of_stranger(slice, pids ? *pids : std::vector<pid_t>(), before.defaults, now);
     if (!made) return;  // Not ours, or it ended while it was looked at: the next start finds it empty.
-    note = std::move(*made);
+    found = Recognised{std::move(*made), Known::kNothing};
   }
-  auto leader = open_same(ports_.processes, note->row.leader);
+  const RunNote& note = found->note;
+  auto leader = open_same(ports_.processes, note.row.leader);
   if (!leader) return adopt_later(slice, std::move(row), now);
-  const auto shelter_of = [](const RunNote& of) {
-    return shelter_unit(AnalysisId::parse(of.row.registered_as).value(), of.row.run_id);
-  };
-  if (!lives && note->releasing && ((*leader && (*leader)->alive()) || is_lived_in(shelter_of(*note)))) {
-    chronicle_.released(note->row, now);  // It lives where it was moved to.
-    return remove_when_kept(slice);
+  const AnalysisId id = AnalysisId::parse(note.row.registered_as).value();
+  if (!lives && note.releasing && ((*leader && (*leader)->alive()) || is_lived_in(shelter_unit(id, note.row.run_id)))) {
+    chronicle_.released(note.row, now);  // It lives where it was moved to.
+    return remove_when_kept(slice, note.row.uid);
   }
 
   AW_FAILPOINT("adoption.read");
-  const AnalysisId id = AnalysisId::parse(note->row.registered_as).value();
   if (by_id_.contains(id)) return;  // Two slices that tell the same id: one of them is not of our making.
   auto made = std::make_unique<Run>(key, id, StallDetector(policy_.stall.pressure_percent, policy_.stall.time));
   Run& run = *made;
   run.cgroup = std::move(*cgroup);
   run.slice = slice;
   run.leader = *std::move(leader);
-  restore(run, *note);
+  restore(run, note);
   by_id_.emplace(id, key);
   runs_.emplace(key, std::move(made));
-  if (!lives) return close(run, *note, now);
+  if (!lives) return close(run, note, now);
+  watch_again(run, *found, before, now);
+}
 
+void Supervisor::watch_again(Run& run, const Recognised& found, const Before& before, const Now& now) {
+  const RunNote& note = found.note;
   run.phase = Phase::kRunning;
-  if (known == Known::kAskedFor) {
-    if (std::vector<Moved> moved; run.leader) (void)gather_tree(run, run.leader_key.pid, run.scope, moved);
+  if (found.known == Known::kAskedFor) {
+    if (std::vector<Moved> moved; run.leader) (void)gather_tree(run, run.leader_key, run.uid, run.scope, moved);
   }
-  const bool is_new = known != Known::kNoted;
-  if (is_new || !before.in_passing) chronicle_.adopted(run, known == Known::kNothing, now);
+  const bool is_new = found.known == Known::kAskedFor || found.known == Known::kNothing;
+  if (is_new || !before.in_passing) chronicle_.adopted(run, found.known == Known::kNothing, now);
   AW_FAILPOINT("adoption.recorded");
-  if (is_new || !has_note) remember(run);
-  ports_.placements.remove(slice);
-  for (const ProcessKey& asked : note->asked) settle_asked(run, asked, now);
+  if (found.known != Known::kNoted) remember(run);
+  ports_.placements.remove(run.run_id);
+  for (const ProcessKey& asked : note.asked) settle_asked(run, asked);
   if (finish_release(run, now) && run.over()) return;
   // The daemon before this one has lifted the tripwire when it went, and anybody may have changed what is there.
-  const auto found = run.cgroup->read_limits();
-  const bool has_more = found && spare_what_it_has(run, *found);
+  const auto limits = run.cgroup->read_limits();
+  const bool has_more = limits && spare_what_it_has(run, *limits);
   (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);
   tell_limits(run);
-  const bool owner_ended = note->row.owner && !run.owner;
+  const bool owner_ended = note.row.owner && !run.owner;
+  sampler_.begin(run.key, Sampler::Earlier::kOnDisk, now);
   begin_watching(run, now);  // Drops an owner that can't be watched.
-  if (owner_ended) on_owner_ended(key, now);
-  if (!note->cause && has_more) {
+  if (owner_ended) on_owner_ended(run.key, now);
+  if (!note.cause && has_more) {
     return cause(run, {Reason::kMemory, "unreclaimable memory was above the limit when the watchdog came back"}, now);
   }
   AW_FAILPOINT("adoption.watched");
-  if (!note->cause) return look(run, now);
-  finish(run, *note, now);
+  if (note.cause) return finish(run, note, now);
+  const RunKey key = run.key;
+  look(run, now);
+  // The daemon before this one may have gone while it extended the run: a part of it is in a scope of the old deadline.
+  keep_backstop_behind(key, now);
 }
 
 /// The daemon before this one had asked systemd to move it into the run: it is in there, or comes yet.
-void Supervisor::settle_asked(Run& run, const ProcessKey& asked, const Now& now) {
+void Supervisor::settle_asked(Run& run, const ProcessKey& asked) {
   const auto stat = ports_.processes.find_stat(asked.pid);
   const auto where = ports_.processes.find_cgroup(asked.pid);
   if (!stat || !where) return;
   const bool inside = is_within(*where, run.cgroup->path());
   if (key_of(*stat) != asked) {
-    const auto mistaken = find_mistaken(asked, run.cgroup->path());
-    if (!mistaken) return;
-    return give_back(*where, {*mistaken}, shelter_unit(run.id, ports_.identity.new_uuid()), now,
-                     [](const Result<void>&, const Now&) {});
+    (void)return_mistaken(asked, run.cgroup->path(), run.cgroup->path());  // Or nobody was.
+    return;
   }
   const auto roots = run.roots();
   if (stat->state == 'Z' || std::find(roots.begin(), roots.end(), asked) != roots.end()) return;
   (inside ? run.attached : run.asked).push_back(asked);
   std::vector<Moved> moved;
-  if (inside) (void)gather_tree(run, asked.pid, where->substr(where->rfind('/') + 1), moved);
+  const uid_t uid = ports_.processes.find_uid(asked.pid).value_or(run.uid);
+  if (inside) (void)gather_tree(run, asked, uid, where->substr(where->rfind('/') + 1), moved);
   remember(run);
 }
 
@@ -315,6 +368,7 @@ void Supervisor::arm_adoption(const Now& now) {
 void Supervisor::adopt_again(const Now& now) {
   if (unread_) return adopt(*std::exchange(unread_, std::nullopt), now);
   for (auto& [slice, row] : std::exchange(unadopted_, {})) adopt_slice(slice, std::move(row), before_, now);
+  if (!before_.in_passing) look_for_lost_units();
 }
 
 std::optional<RunNote> Supervisor::note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
@@ -429,14 +483,33 @@ void Supervisor::remember(const Run& run) {
   (void)run.cgroup->write_note(format_note(note));
 }
 
-void Supervisor::remove_when_kept(const std::string& slice) {
+void Supervisor::remove_when_kept(const std::string& slice, uid_t uid) {
   if (!leaving_.emplace(slice, std::vector<std::function<void()>>()).second) return;
-  ports_.recorder.when_kept([this, slice](const Now&) {
+  ports_.recorder.when_kept([this, slice, uid](const Now&) {
     AW_FAILPOINT("run.end-durable");
-    ports_.placer.request_remove(slice, [this](const Result<void>& removed, const Now& now) {
-      if (!removed) arm_sweep(now);
-    });
-    place_waiting(slice);
+    departures_.add(uid, slice);
+    const bool awaited = !leaving_.at(slice).empty();
+    if (const auto departure = awaited ? departures_.take(slice) : std::nullopt) remove(*departure);
+    remove_next();
+  });
+}
+
+void Supervisor::remove_next() {
+  while (const auto departure = departures_.next()) remove(*departure);
+}
+
+void Supervisor::remove(const Departures::Departure& departure) {
+  remove_slice(departure.slice, [this, uid = departure.uid](const Now&) {
+    departures_.left(uid);
+    remove_next();
+  });
+  place_waiting(departure.slice);
+}
+
+void Supervisor::remove_slice(const std::string& slice, std::function<void(const Now&)> done) {
+  ports_.placer.request_remove(slice, [this, done = std::move(done)](const Result<void>& removed, const Now& now) {
+    if (!removed) arm_sweep(now);
+    if (done) done(now);
   });
 }
 

@@ -321,7 +321,7 @@ TEST_F(ARestart, ClosesAsLostWhatHasNoCgroup) {
 TEST_F(ARestart, RecordsAnUnregistrationThatWasNotOnTheDisk) {
   world.recorder.hold();
   const Reply reply = std::make_shared<std::optional<Result<void>>>();
-  supervisor.request_unregister(World::id("job"), world.now(), World::keep(reply));
+  supervisor.request_unregister(World::id("job"), world.caller(), world.now(), World::keep(reply));
   world.advance(1s);
   ASSERT_TRUE(*reply && **reply);
   restart();
@@ -390,6 +390,65 @@ TEST_F(ARestart, LosesNobodyWhereItCannotBeSeenWhoIsThere) {
   }
 }
 
+TEST_F(ARestart, ClosesWhatIsGoneWhenTheRecordCanBeReadAtLast) {
+  world.restart_daemon();
+  world.remove_slice(World::slice_name("job"));
+  world.adopt_without_record();
+  EXPECT_EQ(world.recorder.rows.size(), 2);
+  EXPECT_EQ(end_of(), std::nullopt);
+
+  world.read_record();
+
+  EXPECT_EQ(end_of(), Reason::kLost);
+  EXPECT_EQ(world.recorder.rows.size(), 1);
+}
+
+TEST_F(ARestart, ClosesNothingThatIsWatchedWhenTheRecordCanBeReadAtLast) {
+  world.restart_daemon();
+  world.adopt_without_record();
+  world.cgroups.out_of_descriptors = true;
+  world.read_record();
+  world.advance(1min);
+
+  EXPECT_EQ(end_of(), std::nullopt);
+  EXPECT_EQ(world.recorder.rows.size(), 2);
+  expect_left_alone(leader);
+}
+
+TEST_F(ARestart, KnowsWhoIsAdoptedLaterWhenTheRecordCanBeReadAtLast) {
+  const std::string run_id = find()->run_id;
+  world.restart_daemon();
+  world.slice("job").note.reset();
+  world.cgroups.out_of_descriptors = true;
+  world.adopt_without_record();
+  world.read_record();
+  world.cgroups.out_of_descriptors = false;
+  world.advance(2s);
+
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->run_id, run_id);
+}
+
+TEST_F(ARestart, RegistersNobodyWhereItCannotBeSeenWhoIsThere) {
+  const pid_t another = world.spawn(owner);
+  world.restart_daemon();
+  world.cgroups.cannot_list = true;
+  world.adopt();
+  const Answer blind = world.request_register("job", another);
+  world.cgroups.cannot_list = false;
+  world.cgroups.out_of_descriptors = true;
+  world.advance(1s);
+  const Answer unwatched = world.request_register("job", another);
+  world.cgroups.out_of_descriptors = false;
+  world.advance(2s);
+
+  EXPECT_EQ(refusal_of(*blind), Refusal::kScopeFailed);
+  EXPECT_EQ(refusal_of(*unwatched), Refusal::kAlreadyRegistered);
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->leader_key.pid, leader);
+  expect_left_alone(leader);
+}
+
 TEST_F(ARestart, GivesTheGraceToThoseWhoWereNotToldInTime) {
   set_on_term(OnTerm::kIgnores);
   auto note = parse_note(*world.slice("job").note).value();
@@ -421,12 +480,46 @@ TEST_F(ARestart, WaitsForDescriptorsBeforeItWatchesAgain) {
 }
 
 TEST_F(ARestart, KnowsARunThatWasOnItsWayOut) {
-  supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+  supervisor.request_unregister(World::id("job"), world.caller(), world.now(), [](const Result<void>&, const Now&) {});
   const std::string note = *world.slice("job").note;
   world.advance(1s);
   ASSERT_FALSE(world.has_slice("job"));
   ASSERT_TRUE(parse_note(note)->releasing);
   EXPECT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
+}
+
+TEST_F(ARestart, AmidAnExtensionLeavesNoPartOfARunToTheOldBackstop) {
+  advance_to(20min);
+  world.placer.hold();
+  supervisor.request_extend(World::id("job"), 10min, world.caller(), world.now(),
+                            [](const Result<void>&, const Now&) {});
+  world.placer.carry_out();
+  restart();
+  world.placer.release();
+  world.deliver();
+
+  EXPECT_EQ(world.process(child).cgroup, world.process(leader).cgroup);
+  advance_to(40min - 1s);
+  for (const pid_t pid : {leader, child}) expect_left_alone(pid);
+  advance_to(40min);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(ARestart, HoldsARunToNothingThatWasRefused) {
+  advance_to(20min);
+  const Instant deadline = find()->deadline;
+  world.placer.hold();
+  const auto reply = std::make_shared<std::optional<Result<void>>>();
+  supervisor.request_extend(World::id("job"), 10min, world.caller(), world.now(), World::keep(reply));
+  world.placer.fail("no");
+  world.placer.release();
+  world.deliver();
+  ASSERT_TRUE(*reply && !**reply);
+  restart();
+
+  EXPECT_EQ(find()->deadline, deadline);
+  advance_to(30min);
+  EXPECT_EQ(end_of(), Reason::kWallClock);
 }
 
 class ARunHalfWayOut : public ARestart {
@@ -435,7 +528,8 @@ class ARunHalfWayOut : public ARestart {
   void SetUp() override {
     shelter = "/analysis.slice/" + shelter_unit(World::id("job"), find()->run_id);
     world.placer.hold();
-    supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+    supervisor.request_unregister(World::id("job"), world.caller(), world.now(),
+                                  [](const Result<void>&, const Now&) {});
   }
   void let_out() {
     world.placer.carry_out();
@@ -537,7 +631,8 @@ TEST(AReboot, LosesNothingThatWasUnregisteredBefore) {
   World world;
   world.register_run("job", world.spawn(world.user_shell));
   const auto rows = world.recorder.rows;
-  world.supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+  world.supervisor.request_unregister(World::id("job"), world.caller(), world.now(),
+                                      [](const Result<void>&, const Now&) {});
   world.deliver();
   ASSERT_THAT(world.records("job", EventKind::kUnregistered), SizeIs(1));
   world.recorder.rows = rows;  // That it was let go came to the disk, that it has no row any more did not.
@@ -825,7 +920,7 @@ TEST_F(ARestart, SendsNoWarningOnceTheKernelHasKilled) {
 TEST_F(ARestart, DoesNotTakeAZombieForOneThatWasReleased) {
   world.process(owner).reaps = Reaps::kNever;
   world.placer.hold();
-  supervisor.request_unregister(World::id("job"), world.now(), [](const Result<void>&, const Now&) {});
+  supervisor.request_unregister(World::id("job"), world.caller(), world.now(), [](const Result<void>&, const Now&) {});
   world.oom_kill("job", World::scope_name("job"));
   restart();
 

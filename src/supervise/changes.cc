@@ -15,6 +15,15 @@ namespace {
 /// A fork bomb outruns any number of rounds; anything else is over in two or three.
 constexpr int kMoveRounds = 200;
 
+/// A move takes some 50 us, in which nothing else is looked after, and all processes of a run are moved in one turn:
+/// who is half out of a run is hard to tell from who has escaped. So the next move of a user's processes has to wait
+/// for a time that is twenty times as long, after one or two that do not.
+constexpr Span kMovePrice = std::chrono::milliseconds{1};
+constexpr Span kMoveCredit = std::chrono::seconds{2};
+constexpr Span kMostOwed = std::chrono::seconds{30};
+/// So few take a few milliseconds, as other calls do.
+constexpr std::size_t kMovedForNothing = 64;
+
 /// What a port said, as an answer to whoever asked for the change; a refusal of ours stays what it is.
 Result<void> to_answer(const AnalysisId& id, Result<void> done) {
   if (done || done.error().code.category() == refusal_category()) return done;
@@ -44,33 +53,71 @@ Run* Supervisor::find_changeable(const AnalysisId& id, Change change, Error& why
   return nullptr;
 }
 
-Result<void> Supervisor::move_all(Run& run, const std::string& slice, const std::string& scope) {
+void Supervisor::charge_moves(uid_t uid, std::size_t processes, const Now& now) {
+  std::erase_if(moves_paid_at_, [&](const auto& entry) { return entry.second <= now.monotonic; });
+  if (processes <= kMovedForNothing) return;
+  Instant& paid_at = moves_paid_at_.try_emplace(uid, now.monotonic).first->second;
+  paid_at = std::min(paid_at + kMovePrice * static_cast<std::int64_t>(processes), now.monotonic + kMostOwed);
+}
+
+std::optional<Error> Supervisor::refuse_move(const Run& run, const Caller& caller, const Now& now) const {
+  auto often = refuse_moves(run.uid, caller, now);
+  if (!often) return std::nullopt;
+  const auto pids = run.cgroup->read_processes();
+  return pids && pids->size() > kMovedForNothing ? std::move(often) : std::nullopt;
+}
+
+std::optional<Error> Supervisor::refuse_moves(uid_t uid, const Caller& caller, const Now& now) const {
+  const auto paid = moves_paid_at_.find(uid);
+  if (caller.administrator || paid == moves_paid_at_.end()) return std::nullopt;
+  const Span wait = paid->second - now.monotonic - kMoveCredit;
+  if (wait <= Span(0)) return std::nullopt;
+  return refuse(Refusal::kScopeFailed,
+                "too many processes of uid " + std::to_string(uid) + " were moved a moment ago; try again in " +
+                    std::to_string(std::chrono::ceil<std::chrono::milliseconds>(wait).count()) + " ms");
+}
+
+Result<void> Supervisor::move_all(Run& run, const std::string& slice, const std::string& scope, const Now& now) {
+  const std::string& home = run.cgroup->path();
+  const std::string to = ports_.cgroups.path_of(slice) + "/" + scope;
+  const bool leaves = !is_within(to, home);
+  bool was_quiet = false;
+  std::size_t all_moved = 0;
+  const auto charged = [&](Result<void> done) {
+    charge_moves(run.uid, all_moved, now);
+    return done;
+  };
   for (int round = 0; round < kMoveRounds; ++round) {
     const auto pids = run.cgroup->read_processes();
-    if (!pids) return pids.error();
+    if (!pids) return charged(pids.error());
     bool moved = false;
+    bool lost = false;
     for (const pid_t pid : *pids) {
-      const auto where = ports_.processes.find_cgroup(pid);
-      if (!where || where->ends_with("/" + scope)) continue;
-      auto done = ports_.cgroups.move(pid, slice, scope);
-      if (!done && !says_gone(done.error())) return done;
+      // In this order: whoever still has the pid after the move had it when the cgroup was read.
+      const auto stat = ports_.processes.find_stat(pid);
+      const auto where = stat ? ports_.processes.find_cgroup(pid) : std::nullopt;
+      if (!where) lost = true;  // It may have left a child where it was, which came after the list.
+      if (!where || !is_within(*where, home) || is_within(*where, to)) continue;
+      auto done = move_only(key_of(*stat), to, home, [&] { return ports_.cgroups.move(pid, slice, scope); });
+      ++all_moved;
+      if (!done && !says_process_gone(done.error())) return charged(std::move(done));
       moved = true;
     }
-    if (!moved) return {};
+    // Its slice is taken down behind it, and whoever forks and ends between any two lists must not go with that: the
+    // kernel knows. It does not count who is listed for its threads, and can't be moved any more when they are out.
+    const auto populated = run.cgroup->read_populated();
+    if (leaves && populated ? !*populated : !moved && (!lost || was_quiet)) return charged({});
+    was_quiet = !moved;
   }
-  return refuse(Refusal::kScopeFailed, "the tree forks faster than it can be moved");
+  return charged(refuse(Refusal::kScopeFailed, "the tree forks faster than it can be moved"));
 }
 
 void Supervisor::bring_back(Run& run, const std::string& scope) {
-  for (int round = 0; round < kMoveRounds; ++round) {
-    bool moved = false;
-    for (const ProcessStat& stat : ports_.processes.read_all()) {
-      const auto where = ports_.processes.find_cgroup(stat.pid);
-      if (stat.state == 'Z' || !where || !where->ends_with("/" + scope)) continue;
-      if (ports_.cgroups.move(stat.pid, run.slice, run.scope)) moved = true;
-    }
-    if (!moved) return;
-  }
+  const std::string from = ports_.cgroups.path_of(ports_.placer.parent_slice()) + "/" + scope;
+  (void)clear_out(from, [&](const ProcessStat& stat) {
+    const auto move = [&] { return ports_.cgroups.move(stat.pid, run.slice, run.scope); };
+    return move_only(key_of(stat), run.cgroup->path() + "/" + run.scope, from, move).has_value();
+  });
 }
 
 bool Supervisor::is_lived_in(const std::string& scope) const {
@@ -96,7 +143,7 @@ bool Supervisor::finish_release(Run& run, const Now& now) {
     ports_.placer.request_stop(shelter, [](const Result<void>&, const Now&) {});
     return true;
   }
-  if (!move_all(run, ports_.placer.parent_slice(), shelter)) {
+  if (!move_all(run, ports_.placer.parent_slice(), shelter, now)) {
     bring_back(run, shelter);
     remember(run);
     return false;
@@ -110,10 +157,15 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
                          Rehoused done) {
   // systemd wants one process to begin with: the leader, or whoever is left.
   std::shared_ptr<ProcessHandle> first;
-  if (const auto pids = run.cgroup->read_processes(); pids && !pids->empty()) {
+  if (auto pids = run.cgroup->read_processes()) {
     const auto leader = std::find(pids->begin(), pids->end(), run.leader_key.pid);
-    auto opened = ports_.processes.open(leader == pids->end() ? pids->front() : *leader);
-    if (opened) first = std::move(*opened);
+    if (leader != pids->end()) std::rotate(pids->begin(), leader, leader + 1);
+    for (auto pid = pids->begin(); !first && pid != pids->end(); ++pid) {
+      auto opened = ports_.processes.open(*pid);
+      const auto where = opened ? ports_.processes.find_cgroup(*pid) : std::nullopt;
+      // Looked up while it is held: whoever had the pid when the list was read may have ended since.
+      if (where && is_within(*where, run.cgroup->path()) && (*opened)->alive()) first = std::move(*opened);
+    }
   }
   const RunKey key = run.key;
   if (!first) {
@@ -149,7 +201,7 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
           if (!mistaken) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
           placed = refuse(Refusal::kNoSuchAnalysis, "it reached its end meanwhile");
         } else if (placed) {
-          placed = move_all(moved, slice, scope);
+          placed = move_all(moved, slice, scope, when);
           AW_FAILPOINT("change.all-moved");
           if (!placed && moved.releasing) bring_back(moved, scope);
         }
@@ -167,11 +219,12 @@ void Supervisor::rehouse(Run& run, std::string slice, std::string scope, Span ru
       });
 }
 
-void Supervisor::request_unregister(const AnalysisId& id, const Now& now, Done done) {
+void Supervisor::request_unregister(const AnalysisId& id, const Caller& caller, const Now& now, Done done) {
   finished_.clear();
   Error why;
   Run* run = find_changeable(id, Change::kOther, why);
   if (run == nullptr) return done(why, now);
+  if (auto often = refuse_move(*run, caller, now)) return done(std::move(*often), now);
   run->releasing = true;
   remember(*run);
   AW_FAILPOINT("change.releasing-noted");
@@ -183,7 +236,9 @@ void Supervisor::request_unregister(const AnalysisId& id, const Now& now, Done d
             remember(*released);
             if (!moved) {
               const RunKey key = released->key;
-              if (released->put_off) cause(*released, *released->put_off, when);
+              const auto put_off = std::exchange(released->put_off, std::nullopt);
+              look(*released, when);  // First: it may have ended by itself.
+              if (put_off && runs_.contains(key)) cause(*released, *put_off, when);
               if (runs_.contains(key)) look(*released, when);
               return done(std::move(moved), when);
             }
@@ -196,11 +251,14 @@ Instant Supervisor::backstop_of(const Run& run) {
   return add_span(add_span(run.deadline, run.limits.grace), kBackstopMargin);
 }
 
+bool Supervisor::outlasts_backstop(const Run& run, const Limits& limits) {
+  return add_span(add_span(run.registered_at, limits.wall_clock), limits.grace) > run.backstop;
+}
+
 void Supervisor::apply_deadline(Run& run, bool fresh_scope, const Now& now, Done done) {
   run.deadline = add_span(run.registered_at, run.limits.wall_clock);
   arm(run, Purpose::kDeadline, run.deadline);
-  const Instant end = add_span(run.deadline, run.limits.grace);
-  if (!fresh_scope && end <= run.backstop && !(end == kNever && run.backstop != kNever)) return done({}, now);
+  if (!fresh_scope && !outlasts_backstop(run, run.limits)) return done({}, now);
   const Instant backstop = backstop_of(run);
   const Span runtime_max = backstop == kNever ? kForever : std::max(Span(1), backstop - now.monotonic);
   const std::string scope = scope_unit(run.id, ++run.generation);
@@ -217,6 +275,7 @@ void Supervisor::apply_deadline(Run& run, bool fresh_scope, const Now& now, Done
 void Supervisor::take_back(Run& run, const Limits& before) {
   run.limits = before;
   run.deadline = add_span(run.registered_at, before.wall_clock);
+  remember(run);  // What was asked for is in its note: the next daemon would hold it to that.
   if (run.phase == Phase::kRunning) arm(run, Purpose::kDeadline, run.deadline);
 }
 
@@ -243,6 +302,9 @@ void Supervisor::request_extend(const AnalysisId& id, Span by, const Caller& cal
   wanted.wall_clock = by == kForever || wanted.wall_clock >= kForever - by ? kForever : wanted.wall_clock + by;
   if (auto ok = check_limits(wanted, policy_.caps, caller, machine_.memory); !ok) return done(std::move(ok), now);
   if (run->deadline == kNever) return done({}, now);  // There is none to extend.
+  if (outlasts_backstop(*run, wanted)) {
+    if (auto often = refuse_move(*run, caller, now)) return done(std::move(*often), now);
+  }
   const Limits before = std::exchange(run->limits, wanted);
   const RunKey key = run->key;
   apply_deadline(*run, false, now,
@@ -266,6 +328,14 @@ void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, 
   Run* run = find_changeable(id, Change::kOther, why);
   if (run == nullptr) return done(why, now);
   if (auto ok = check_limits(limits, policy_.caps, caller, machine_.memory); !ok) return done(std::move(ok), now);
+  if (auto ok = check_sums(limits, sums_of(run->uid, run), policy_.caps, caller, &run->limits); !ok) {
+    return done(std::move(ok), now);
+  }
+  // TimeoutStopUSec of a live scope can't be changed either.
+  const bool fresh_scope = run->limits.grace != limits.grace;
+  if (fresh_scope || outlasts_backstop(*run, limits)) {
+    if (auto often = refuse_move(*run, caller, now)) return done(std::move(*often), now);
+  }
 
   const Limits before = std::exchange(run->limits, limits);
   const RunKey key = run->key;
@@ -285,10 +355,10 @@ void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, 
     if (it != runs_.end()) {
       it->second->changing = false;
       if (result) {
+        follow_policies(*it->second, before, when);  // Finds the owner, which is to be noted.
         remember(*it->second);
         AW_FAILPOINT("change.limits-noted");
         chronicle_.limits_changed(*it->second, differences(before, it->second->limits), when);
-        follow_policies(*it->second, before, when);
       } else {
         take_back(*it->second, before);
       }
@@ -297,7 +367,6 @@ void Supervisor::request_set_limits(const AnalysisId& id, const Limits& limits, 
     done(std::move(result), when);
   };
   const bool time_changed = before.wall_clock != limits.wall_clock || before.grace != limits.grace;
-  const bool fresh_scope = before.grace != limits.grace;  // TimeoutStopUSec of a live scope can't be changed either.
   tell_limits(*run, [this, key, time_changed, fresh_scope, before, finish](Result<void> set, const Now& when) {
     finished_.clear();
     const auto it = runs_.find(key);

@@ -31,7 +31,7 @@ class AChangingRun : public testing::ARun {
   static Reply new_reply() { return std::make_shared<std::optional<Result<void>>>(); }
   Reply unregister() {
     const Reply reply = new_reply();
-    supervisor.request_unregister(World::id("job"), world.now(), World::keep(reply));
+    supervisor.request_unregister(World::id("job"), world.caller(), world.now(), World::keep(reply));
     world.deliver();
     return reply;
   }
@@ -84,6 +84,201 @@ TEST_F(AChangingRun, TakesNoProcessThatHasBecomeAnothersOnItsWay) {
   expect_left_alone(late);
 }
 
+// ---- whose pid it is ----
+
+/// A process of a run ends just before its number is written, and somebody else gets that.
+class AMovedRun : public AChangingRun {
+ protected:
+  enum class How { kOtherGrace, kLater, kUnregistered };
+
+  Reply move(How how) {
+    Limits limits;
+    switch (how) {
+      case How::kOtherGrace:
+        limits = find()->limits;
+        limits.grace = 2 * kGrace;
+        return set(limits);
+      case How::kLater:
+        return extend(minutes{10});
+      case How::kUnregistered:
+        return unregister();
+    }
+    unreachable(how);
+  }
+  /// Once, before `pid` is moved by the watchdog.
+  void before_move(pid_t pid, std::function<void()> what) {
+    before_[pid] = std::move(what);
+    if (world.cgroups.before_move) return;
+    world.cgroups.before_move = [this](pid_t moved) {
+      if (const auto next = before_.extract(moved)) next.mapped()();
+    };
+  }
+
+ private:
+  std::map<pid_t, std::function<void()>> before_;
+};
+
+TEST_F(AMovedRun, TakesNobodyAlongWhoHasAPidOfItsByThen) {
+  for (const How how : {How::kOtherGrace, How::kLater, How::kUnregistered}) {
+    const pid_t worker = world.spawn(leader, "worker");
+    before_move(worker, [&] { replace_by_roots(worker); });
+
+    const Reply reply = move(how);
+
+    EXPECT_TRUE(done(reply));
+    expect_with_cron(worker);
+    world.advance(minutes{2});
+    expect_with_cron(worker);
+  }
+}
+
+TEST_F(AMovedRun, GivesOneOfAnotherRunBackToThatOne) {
+  before_move(child, [&] { world.replace(child, bystander); });
+
+  EXPECT_TRUE(done(move(How::kUnregistered)));
+
+  EXPECT_EQ(cgroup_of(child), cgroup_of(bystander));
+}
+
+TEST_F(AMovedRun, GivesAScopeToOneWhoComesFromNowhereKnown) {
+  before_move(child, [&] {
+    world.replace(child, World::kInit);
+    world.placer.hold();
+  });
+
+  EXPECT_TRUE(done(move(How::kLater)));
+
+  EXPECT_EQ(cgroup_of(child), "/") << "waits within reach of whoever ends the run";
+  end();
+  expect_left_alone(child);
+  world.placer.release();
+  world.advance(kLimit);
+  expect_left_alone(child);
+  EXPECT_THAT(cgroup_of(child), ::testing::StartsWith("/analysis.slice/analysis-mistaken-r"));
+}
+
+TEST_F(AMovedRun, GivesBackWhatWasForkedMeanwhileToo) {
+  for (const pid_t parent : {cron, World::kInit}) {
+    const pid_t worker = world.spawn(leader, "worker");
+    pid_t forked = 0;
+    before_move(worker, [&] { world.replace(worker, parent); });
+    world.cgroups.after_move = [&](pid_t pid) {
+      if (pid == worker && forked == 0) forked = world.spawn(worker);
+    };
+
+    EXPECT_TRUE(done(move(How::kLater)));
+
+    expect_left_alone(forked);
+    EXPECT_NE(forked, 0);
+    EXPECT_EQ(cgroup_of(forked), cgroup_of(worker));
+    EXPECT_FALSE(is_within(cgroup_of(forked), find()->cgroup->path()));
+  }
+}
+
+TEST_F(AMovedRun, KeepsAForkOfItsOwnThatHasAPidOfItsByThen) {
+  before_move(child, [&] { world.replace(child, leader, "next"); });
+
+  EXPECT_TRUE(done(move(How::kLater)));
+
+  EXPECT_EQ(cgroup_of(child), cgroup_of(leader));
+  EXPECT_TRUE(is_within(cgroup_of(child), find()->cgroup->path()));
+}
+
+TEST_F(AMovedRun, LeavesOneWhereItIsWhoHasAPidOfItsBeforeThatsTurn) {
+  const pid_t worker = world.spawn(leader, "worker");
+  before_move(child, [&] { replace_by_roots(worker); });
+  std::vector<pid_t> moved;
+  world.cgroups.after_move = [&](pid_t pid) { moved.push_back(pid); };
+
+  EXPECT_TRUE(done(move(How::kLater)));
+
+  EXPECT_THAT(moved, ElementsAre(child));
+  expect_with_cron(worker);
+}
+
+TEST_F(AMovedRun, LeavesNobodyBehindWhoForksAndEndsBetweenAnyTwoLists) {
+  pid_t hopping = child;
+  int hops = 20;
+  bool begun = false;
+  world.cgroups.on_move = [&](pid_t pid, const std::string&) { begun = begun || pid == leader; };
+  world.cgroups.after_list = [&] {
+    if (!begun || hops == 0) return;
+    --hops;
+    const pid_t forked = world.spawn(hopping);
+    world.exit(hopping);
+    world.reap(hopping);
+    hopping = forked;
+  };
+
+  EXPECT_TRUE(done(move(How::kUnregistered)));
+
+  EXPECT_EQ(hops, 0);
+  EXPECT_EQ(cgroup_of(hopping), cgroup_of(leader));
+  expect_left_alone(hopping);
+}
+
+TEST_F(AMovedRun, LeavesNobodyBehindWhomOneForkedThatEndedBeforeItsTurn) {
+  for (const How how : {How::kLater, How::kUnregistered}) {
+    const pid_t worker = how == How::kLater ? child : world.spawn(leader, "worker");
+    pid_t forked = 0;
+    bool begun = false;
+    world.cgroups.on_move = [&](pid_t pid, const std::string&) { begun = begun || pid == leader; };
+    world.cgroups.after_list = [&] {
+      if (!begun || forked != 0) return;
+      forked = world.spawn(worker);
+      world.exit(worker);
+      world.reap(worker);
+    };
+
+    EXPECT_TRUE(done(move(how)));
+
+    ASSERT_NE(forked, 0);
+    EXPECT_EQ(cgroup_of(forked), cgroup_of(leader));
+    expect_left_alone(forked);
+  }
+}
+
+TEST_F(AMovedRun, IsNotTriedForEverWhereWhatItIsToGoIntoIsGone) {
+  for (int i = 0; i < 3; ++i) world.spawn(leader);
+  int moves = 0;
+  world.cgroups.before_move = [&](pid_t) {
+    // systemd removes a scope whose last process has ended.
+    if (++moves == 1) world.exit(leader);
+  };
+
+  EXPECT_TRUE(failed(move(How::kLater)));
+
+  EXPECT_EQ(moves, 1);
+}
+
+TEST_F(AMovedRun, TakesNobodyAlongOnItsWayBack) {
+  world.cgroups.immovable = {child};
+  before_move(child, [&] { before_move(leader, [&] { replace_by_roots(leader); }); });
+
+  EXPECT_TRUE(failed(move(How::kUnregistered)));
+
+  expect_with_cron(leader);
+  world.advance(kLimit);
+  expect_with_cron(leader);
+}
+
+TEST_F(AMovedRun, BeginsItsNextScopeWithNobodyElse) {
+  std::set<std::string> cgroups;
+  world.cgroups.on_move = [&](pid_t pid, const std::string& to) {
+    if (pid == leader) cgroups.insert(to);
+  };
+  bool replaced = false;
+  world.processes.before_open = [&](pid_t pid) {
+    if (pid == leader && !std::exchange(replaced, true)) replace_by_roots(leader);
+  };
+
+  (void)move(How::kLater);
+  world.advance(kLimit);
+
+  EXPECT_THAT(cgroups, IsEmpty());
+  expect_with_cron(leader);
+}
+
 // ---- unregistering ----
 
 TEST_F(AChangingRun, LivesOnWithoutLimitsWhenItIsUnregistered) {
@@ -134,6 +329,19 @@ TEST_F(AChangingRun, IsNotEndedByADeadlineThatPassesWhileItIsReleased) {
   EXPECT_EQ(end_of(), std::nullopt);
 }
 
+TEST_F(AChangingRun, IsNotToldToHaveBeenEndedWhileItIsReleased) {
+  world.placer.hold();
+  const Reply reply = unregister();
+
+  const auto ended = supervisor.end(World::id("job"), world.caller(), world.now());
+  world.placer.release();
+  world.advance(seconds{20});
+
+  EXPECT_EQ(refusal_of(std::optional(ended)), Refusal::kScopeFailed);
+  EXPECT_TRUE(done(reply));
+  expect_left_alone(leader);
+}
+
 TEST_F(AChangingRun, IsEndedByADeadlineThatPassedWhenItsReleaseFails) {
   world.placer.hold();
   const Reply reply = unregister();
@@ -144,6 +352,18 @@ TEST_F(AChangingRun, IsEndedByADeadlineThatPassedWhenItsReleaseFails) {
   EXPECT_TRUE(failed(reply));
   EXPECT_THAT(world.signals_to(leader), ToldToEnd());
   EXPECT_EQ(end_of(), Reason::kWallClock);
+}
+
+TEST_F(AChangingRun, ThatIsKilledWhileItsReleaseFailsWasNotEndedForWhatWasPutOff) {
+  world.placer.hold();
+  const Reply reply = unregister();
+  world.advance(kLimit + seconds{1});  // Its deadline passes, and is put off.
+  for (const pid_t pid : {leader, child}) world.kill(pid, SIGKILL);
+  fail_what_waits();
+  world.advance(seconds{2});
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_EQ(end_of(), Reason::kExternal);
 }
 
 TEST_F(AChangingRun, GoesOnWhenItsReleaseFails) {
@@ -336,6 +556,25 @@ TEST_F(AChangingRun, KeepsItsLimitsWhenTheNewOnesAreRefused) {
   expect_left_alone(leader);
 }
 
+TEST_F(AChangingRun, IsJudgedByTheRaisedLimitAsLongAsSystemdHasNotRefusedIt) {
+  Limits raised;
+  raised.memory = kGiB + kGiB;
+  Limits small = raised;
+  small.memory = mib(512);
+  ASSERT_TRUE(done(set(small)));
+  world.placer.hold();
+  const Reply reply = set(raised);
+  world.use_memory("job", mib(540));
+  world.advance(minutes{1});
+  EXPECT_THAT(world.signals_to(leader), IsEmpty());
+
+  fail_what_waits();
+  world.advance(seconds{1});
+
+  EXPECT_TRUE(failed(reply));
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
+}
+
 TEST_F(AChangingRun, KeepsItsLimitsWhenItsFreshScopeFails) {
   Limits limits;
   limits.memory = mib(1024);
@@ -409,6 +648,21 @@ TEST_F(AChangingRun, IsOrphanedByItsOwnerOnceThatPolicyIsSet) {
   world.advance(seconds{1});
 
   EXPECT_EQ(end_of(), Reason::kOrphaned);
+}
+
+TEST_F(AChangingRun, IsOrphanedByItsOwnerOnceThatPolicyIsSetAlsoForTheNextDaemon) {
+  for (const OwnerPolicy policy : {OwnerPolicy::kIgnore, OwnerPolicy::kKill}) {
+    Limits limits;
+    limits.owner_policy = policy;
+    ASSERT_TRUE(done(set(limits)));
+  }
+
+  world.restart_daemon();
+  world.adopt();
+  world.exit(owner);
+  world.advance(seconds{1});
+
+  EXPECT_THAT(world.signals_to(leader), ToldToEnd());
 }
 
 TEST_F(AChangingRun, OutlivesItsOwnerOnceThatPolicyIsSet) {
@@ -487,7 +741,7 @@ TEST_F(AChangingRun, ThatEndsWhileItIsExtendedHasEnded) {
 TEST_F(AChangingRun, IsNotExtendedByNothingNorByMoreThanIsAllowed) {
   Policy policy;
   policy.caps.wall_clock = minutes{45};
-  supervisor.set_policy(policy);
+  supervisor.set_policy(policy, world.now());
 
   EXPECT_EQ(refusal_of(*extend(Span(0))), Refusal::kInvalidOption);
   EXPECT_EQ(refusal_of(*extend(-seconds{1})), Refusal::kInvalidOption);
@@ -509,7 +763,7 @@ TEST_F(AChangingRun, ThatIsNoneIsToldSo) {
 
   supervisor.request_extend(World::id("nothing"), seconds{1}, world.caller(), world.now(), World::keep(reply));
   EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
-  supervisor.request_unregister(World::id("nothing"), world.now(), World::keep(reply));
+  supervisor.request_unregister(World::id("nothing"), world.caller(), world.now(), World::keep(reply));
   EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
   supervisor.request_set_limits(World::id("nothing"), {}, world.caller(), world.now(), World::keep(reply));
   EXPECT_EQ(refusal_of(*reply), Refusal::kNoSuchAnalysis);
@@ -517,6 +771,65 @@ TEST_F(AChangingRun, ThatIsNoneIsToldSo) {
 }
 
 // ---- attaching ----
+
+// ---- very many processes ----
+
+class AVeryLargeRun : public AChangingRun {
+ protected:
+  AVeryLargeRun() {
+    for (int i = 0; i < 3000; ++i) world.spawn(leader, "worker");
+    advance_to(minutes{20});
+  }
+  Reply extend_as(uid_t uid, Span by) {
+    const Reply reply = new_reply();
+    supervisor.request_extend(World::id("job"), by, world.caller(uid), world.now(), World::keep(reply));
+    world.deliver();
+    return reply;
+  }
+};
+
+TEST_F(AVeryLargeRun, IsNotMovedAgainAtOnce) {
+  EXPECT_TRUE(done(extend(minutes{10})));
+
+  const Reply again = extend(minutes{10});
+  EXPECT_EQ(refusal_of(*again), Refusal::kScopeFailed);
+  EXPECT_THAT((*again)->error().message, HasSubstr("moved a moment ago; try again in 1001 ms"));
+  Limits limits = find()->limits;
+  limits.grace = 2 * kGrace;
+  EXPECT_EQ(refusal_of(*set(limits)), Refusal::kScopeFailed);
+  EXPECT_EQ(refusal_of(*unregister()), Refusal::kScopeFailed);
+  EXPECT_EQ(find()->limits.wall_clock, minutes{40});
+  EXPECT_EQ(find()->limits.grace, kGrace);
+
+  world.advance(std::chrono::milliseconds{1001});
+  EXPECT_TRUE(done(extend(minutes{10})));
+}
+
+TEST_F(AVeryLargeRun, IsChangedAllTheSameWhereNobodyIsMoved) {
+  EXPECT_TRUE(done(extend(minutes{10})));
+
+  Limits limits = find()->limits;
+  limits.memory = limits.memory / 2;
+  EXPECT_TRUE(done(set(limits)));
+}
+
+TEST_F(AVeryLargeRun, KeepsNobodyFromMovingASmallOne) {
+  const pid_t small = world.spawn(owner);
+  world.register_run("small", small);
+  EXPECT_TRUE(done(extend(minutes{10})));
+
+  const Reply reply = new_reply();
+  supervisor.request_extend(World::id("small"), minutes{60}, world.caller(), world.now(), World::keep(reply));
+  world.deliver();
+
+  EXPECT_TRUE(done(reply));
+}
+
+TEST_F(AVeryLargeRun, IsMovedForAnAdministratorWhenTheyLike) {
+  EXPECT_TRUE(done(extend(minutes{10})));
+
+  EXPECT_TRUE(done(extend_as(0, minutes{10})));
+}
 
 class AnAttachedProcess : public AChangingRun {
  protected:
@@ -616,6 +929,20 @@ TEST_F(AnAttachedProcess, IsNotEndedWithARunThatEndsMeanwhile) {
 
   EXPECT_TRUE(done(reply));
   EXPECT_EQ(end_of(), Reason::kOrphaned);
+}
+
+TEST_F(AnAttachedProcess, IsNotStoppedWhereSystemdHasNotAnsweredAndDoesItAllTheSame) {
+  world.placer.hold();
+  const Reply reply = attach(helper);
+  world.placer.lose_answers();
+  world.deliver();
+  EXPECT_TRUE(failed(reply));
+  world.placer.release();
+  world.advance(minutes{1});
+
+  expect_left_alone(helper);
+  EXPECT_THAT(world.signals_to(helper, testing::Sender::kSystemd), IsEmpty());
+  EXPECT_THAT(find()->attached, ElementsAre(key_of(world.process(helper).stat)));
 }
 
 TEST_F(AnAttachedProcess, GoesBackWhenTheSliceWasStoppedMeanwhile) {

@@ -14,11 +14,6 @@
 namespace aw::supervise {
 namespace {
 
-/// What happens to a run at most once has an id that is the same whoever records it: a daemon that is killed between
-/// the act and the disk, and the one after it, record one event.
-constexpr std::array kOncePerRun{EventKind::kRegistered, EventKind::kUnregistered, EventKind::kEnding,
-                                 EventKind::kEscalated, EventKind::kEnded};
-
 void add(Details& details, std::string name, DetailValue value) {
   details.emplace_back(std::move(name), std::move(value));
 }
@@ -97,13 +92,16 @@ void add_processes(EventRecord& event, const Evidence& evidence) {
   if (event.processes.size() < evidence.processes) add(event.details, "processes_truncated", true);
 }
 
+/// On the calendar, as far as one goes.
+std::optional<WallTime> find_deadline_at(const Run& run) {
+  constexpr Span kCentury = std::chrono::hours{24} * 36525;
+  if (run.deadline == kNever || run.deadline - run.registered_at >= kCentury) return std::nullopt;
+  return run.registered_real + (run.deadline - run.registered_at);
+}
+
 void add_limits(EventRecord& event, const Run& run) {
   for (auto& detail : limit_details(run.limits)) event.details.push_back(std::move(detail));
-  // On the calendar, as far as one goes.
-  constexpr Span kCentury = std::chrono::hours{24} * 36525;
-  if (run.deadline != kNever && run.deadline - run.registered_at < kCentury) {
-    add(event.details, "deadline_at", format_iso8601(run.registered_real + (run.deadline - run.registered_at)));
-  }
+  if (const auto at = find_deadline_at(run)) add(event.details, "deadline_at", format_iso8601(*at));
 }
 
 void add_cause(EventRecord& event, const Run& run) {
@@ -219,9 +217,19 @@ void Chronicle::add_terms(EventRecord& event, const Run& run) {
   }
 }
 
+/// A limit that was asked for and is not there must never look like one that is.
+void Chronicle::add_not_in_force(EventRecord& event, const Run& run) const {
+  std::string options;
+  for (const std::string& option : limits_not_in_force(run.limits, undelegated_)) {
+    options += (options.empty() ? "" : ", ") + option;
+  }
+  if (!options.empty()) add(event.details, "limits_not_in_force", options);
+}
+
 void Chronicle::registered(const Run& run, const Now& now) {
   EventRecord event = begin(run, EventKind::kRegistered, now);
   add_terms(event, run);
+  add_not_in_force(event, run);
   recorder_.begin_run(row_of(run));
   put(event);
 }
@@ -229,6 +237,7 @@ void Chronicle::registered(const Run& run, const Now& now) {
 void Chronicle::adopted(const Run& run, bool stranger, const Now& now) {
   EventRecord event = begin(run, EventKind::kAdopted, now);
   add_terms(event, run);
+  add_not_in_force(event, run);
   if (stranger) add(event.details, "without_record", true);
   recorder_.begin_run(row_of(run));
   put(event);
@@ -260,8 +269,30 @@ bool Chronicle::has_ended(const std::string& run_id) const {
          recorded_.contains(derived_uuid(run_id, to_string(EventKind::kUnregistered)));
 }
 
+bool Chronicle::has_ended_here(const std::string& run_id) {
+  return is_ours(derived_uuid(run_id, to_string(EventKind::kEnded))) ||
+         is_ours(derived_uuid(run_id, to_string(EventKind::kUnregistered)));
+}
+
+bool Chronicle::is_ours(const std::string& event_id) {
+  if (ours_.contains(event_id)) return true;
+  if (!ours_before_.contains(event_id)) return false;
+  keep(event_id);  // What is still asked for is not forgotten.
+  return true;
+}
+
+void Chronicle::keep(const std::string& event_id) {
+  constexpr std::size_t kMost = 8192;
+  if (ours_.size() >= kMost) ours_before_ = std::exchange(ours_, {});
+  ours_.insert(event_id);
+}
+
 void Chronicle::put(const EventRecord& event) {
-  if (!recorded_.contains(event.event_id)) recorder_.record(event);
+  if (recorded_.contains(event.event_id) || is_ours(event.event_id)) return;
+  if (event.kind == EventKind::kEnded || event.kind == EventKind::kUnregistered) keep(event.event_id);
+  ++tally_.events.at(static_cast<std::size_t>(event.kind));
+  if (event.kind == EventKind::kEnded && event.reason) ++tally_.ends.at(static_cast<std::size_t>(*event.reason));
+  recorder_.record(event);
 }
 
 void Chronicle::unregistered(const Run& run, const Now& now) {
@@ -274,6 +305,7 @@ void Chronicle::unregistered(const Run& run, const Now& now) {
 void Chronicle::limits_changed(const Run& run, Details what, const Now& now) {
   EventRecord event = begin(run, EventKind::kLimitsChanged, now);
   event.details = std::move(what);
+  add_not_in_force(event, run);
   put(event);
   recorder_.change_run(row_of(run));
 }
@@ -420,7 +452,7 @@ RunRow Chronicle::row_of(const Run& run) const {
   row.registered_at = run.registered_real;
   row.registered = run.registered_at;
   row.deadline = run.deadline;
-  if (run.deadline != kNever) row.deadline_at = run.registered_real + (run.deadline - run.registered_at);
+  row.deadline_at = find_deadline_at(run);
   row.state = run.state();
   return row;
 }

@@ -10,14 +10,17 @@
 #include "supervise/event_record.h"
 #include "supervise/ports.h"
 #include "supervise/run.h"
+#include "supervise/tally.h"
 
 namespace aw::supervise {
 
 /// Writes what happens to runs as records: the one place where an EventRecord is filled.
 class Chronicle {
  public:
-  Chronicle(Identity& identity, const Processes& processes, Recorder& recorder)
-      : identity_(identity), processes_(processes), recorder_(recorder) {}
+  /// `tally` counts what is put on record. `undelegated`: controllers that are not there (Machine). Both outlive us.
+  Chronicle(Identity& identity, const Processes& processes, Recorder& recorder, Tally& tally,
+            const std::vector<std::string>& undelegated)
+      : identity_(identity), processes_(processes), recorder_(recorder), tally_(tally), undelegated_(undelegated) {}
 
   void registered(const Run& run, const Now& now);
   /// Watched again by a daemon that has just started; a stranger is one of which nothing was on record.
@@ -48,7 +51,10 @@ class Chronicle {
 
   /// Of this run, what `is_recorded` already is not recorded again. For what happens to a run once at most.
   void pass_over(const std::string& run_id, const std::function<bool(const std::string& event_id)>& is_recorded);
-  bool has_ended(const std::string& run_id) const;  ///< or was unregistered
+  /// Or was unregistered: as pass_over() was told of it.
+  bool has_ended(const std::string& run_id) const;
+  /// … while this daemon watched it, which its row need not be told again.
+  bool has_ended_here(const std::string& run_id);
 
   /// The record of the end that ended() wrote last, for what is found out after it.
   const EventRecord& last_end() const { return last_end_; }
@@ -58,14 +64,24 @@ class Chronicle {
   EventRecord begin(const RunRow& row, EventKind kind, const Now& now);
   EventRecord begin(const Run& run, EventKind kind, const Now& now);
   void add_terms(EventRecord& event, const Run& run);
+  void add_not_in_force(EventRecord& event, const Run& run) const;
+  bool is_ours(const std::string& event_id);
+  void keep(const std::string& event_id);
   void put(const EventRecord& event);
   Evidence gather(const Run& run, const Now& now);
 
   Identity& identity_;
   const Processes& processes_;
   Recorder& recorder_;
+  Tally& tally_;
+  const std::vector<std::string>& undelegated_;
   EventRecord last_end_;
   std::set<std::string> recorded_;  ///< ids of events that daemons before this one have put on record
+  /// Ids of ends that this one has: a slice that can't be removed, or a row that is read late, brings a run back that
+  /// is over. The last ones, and of those before them what is still asked for, as each sweep does for a slice that
+  /// stays.
+  std::set<std::string> ours_;
+  std::set<std::string> ours_before_;
 };
 
 }  // namespace aw::supervise

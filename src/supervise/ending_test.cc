@@ -354,6 +354,18 @@ TEST_F(ARunningRun, ThatIsStoppedBySystemdIsRequestedThoughTheJobWasOverBeforeWe
   EXPECT_EQ(end_of(), Reason::kRequested);
 }
 
+TEST_F(ARunningRun, IsNotTakenForSettledWhereSystemdCouldNotBeAsked) {
+  world.placer.refuses_settled = true;
+
+  world.kill(child, SIGTERM, Sender::kSystemd);
+  world.kill(leader, SIGTERM, Sender::kSystemd);
+  world.advance(milliseconds{500});
+  supervisor.on_manager_job(World::scope_name("job"), ManagerJob::kStop, world.now());
+  world.advance(seconds{2});
+
+  EXPECT_EQ(end_of(), Reason::kRequested);
+}
+
 TEST_F(ARunningRun, IsNotEndedByAJobThatDidNotStopIt) {
   supervisor.on_manager_job(World::scope_name("job"), ManagerJob::kOver, world.now());
   supervisor.on_manager_job("analysis-other.scope", ManagerJob::kStop, world.now());

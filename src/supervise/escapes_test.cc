@@ -84,7 +84,7 @@ TEST_F(ARunThatIsRobbed, SaysNothingOfWhomTheWatchdogItselfHasMoved) {
                             World::keep(extended));
   world.advance(seconds{6});
   const auto released = std::make_shared<std::optional<Result<void>>>();
-  supervisor.request_unregister(World::id("job"), world.now(), World::keep(released));
+  supervisor.request_unregister(World::id("job"), world.caller(), world.now(), World::keep(released));
   world.advance(seconds{6});
   ASSERT_TRUE(*released && **released);
   EXPECT_THAT(escapes(), IsEmpty());

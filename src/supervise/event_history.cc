@@ -2,6 +2,7 @@
 #include "supervise/event_history.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace aw::supervise {
 
@@ -12,12 +13,22 @@ constexpr std::size_t kMaxKills = 1'000'000;  // A day of 11 kills a second; bey
 
 void EventHistory::add(const EventRecord& event) {
   events_.push_back(event);
-  if (events_.size() > kCapacity) events_.pop_front();
+  by_uid_[event.uid].push_back(std::prev(events_.end()));
+  if (events_.size() > kCapacity) forget_one();
   if (event.kind == EventKind::kEnded && event.reason != Reason::kExited) {
     while (!kills_.empty() && kills_.front() + kDay < event.occurred_at) kills_.pop_front();
     kills_.push_back(event.occurred_at);
     if (kills_.size() > kMaxKills) kills_.pop_front();
   }
+}
+
+void EventHistory::forget_one() {
+  const auto most = std::max_element(by_uid_.begin(), by_uid_.end(), [](const auto& one, const auto& other) {
+    return one.second.size() < other.second.size();
+  });
+  events_.erase(most->second.front());
+  most->second.pop_front();
+  if (most->second.empty()) by_uid_.erase(most);
 }
 
 std::vector<const EventRecord*> EventHistory::find(const EventFilter& filter) const {

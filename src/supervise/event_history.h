@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,7 +24,8 @@ struct EventFilter {
   std::function<bool(const EventRecord&)> visible;  ///< unset: all
 };
 
-/// The events that the daemon remembers since it started: the newest kCapacity of them.
+/// The events that the daemon remembers since it started: kCapacity of them. When there are more, the oldest of the uid
+/// that has the most goes, so that nobody can have others' forgotten.
 class EventHistory {
  public:
   static constexpr std::size_t kCapacity = 10000;
@@ -36,7 +39,12 @@ class EventHistory {
   std::uint32_t kills_last_24h(WallTime now) const;
 
  private:
-  std::deque<EventRecord> events_;
+  using Events = std::list<EventRecord>;
+  void forget_one();
+
+  Events events_;  ///< the oldest first
+  /// The same by uid; those of the daemon's own are nobody's.
+  std::map<std::optional<std::uint32_t>, std::deque<Events::iterator>> by_uid_;
   std::deque<WallTime> kills_;  ///< kept apart, so that a busy day does not push them out
 };
 

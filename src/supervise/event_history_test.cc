@@ -22,6 +22,7 @@ class AHistory : public ::testing::Test {
     event.registered_as = analysis;
     event.kind = kind;
     event.reason = reason;
+    event.uid = uid;
     history.add(event);
   }
 
@@ -39,6 +40,7 @@ class AHistory : public ::testing::Test {
 
   EventHistory history;
   EventFilter filter;
+  std::optional<std::uint32_t> uid;
 
  private:
   unsigned last_ = 0;
@@ -114,6 +116,37 @@ TEST_F(AHistory, RemembersTheNewestOfTooMany) {
 
   EXPECT_EQ(all.size(), EventHistory::kCapacity);
   EXPECT_EQ(all.back(), "6");
+}
+
+TEST_F(AHistory, ThatIsFullOfOneUidsEventsKeepsThoseOfOthers) {
+  uid = 1001;
+  for (int i = 0; i < 10; ++i) add(at(i), "quiet", EventKind::kEnded, Reason::kExited);
+  uid = std::nullopt;
+  add(at(10), "", EventKind::kDaemonStarted);
+  uid = 1000;
+  for (std::size_t i = 0; i < 2 * EventHistory::kCapacity; ++i) add(at(20), "loud", EventKind::kExtended);
+  uid = 1001;
+  add(at(30), "quiet", EventKind::kEnded, Reason::kExited);
+
+  EXPECT_EQ(find(last(2 * EventHistory::kCapacity)).size(), EventHistory::kCapacity);
+  filter.analysis_id = "quiet";
+  EXPECT_THAT(find(filter), ElementsAre("20012", "10", "9", "8", "7", "6", "5", "4", "3", "2", "1"));
+  filter.analysis_id = "";
+  EXPECT_THAT(find(filter), ElementsAre("11"));
+  filter = last(1);
+  filter.analysis_id = "loud";
+  EXPECT_THAT(find(filter), ElementsAre("20011")) << "of its own the newest";
+}
+
+TEST_F(AHistory, ThatIsFullSharesWhatThereIsAmongThoseWhoWantMuch) {
+  for (std::size_t i = 0; i < 2 * EventHistory::kCapacity; ++i) {
+    uid = i % 2 == 0 ? 1000 : 1001;
+    add(at(1), i % 2 == 0 ? "a" : "b", EventKind::kExtended);
+  }
+
+  filter = last(EventHistory::kCapacity);
+  filter.analysis_id = "a";
+  EXPECT_EQ(find(filter).size(), EventHistory::kCapacity / 2);
 }
 
 TEST_F(AHistory, CountsEveryEndThatWasNoExitAsAKill) {

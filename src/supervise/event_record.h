@@ -5,6 +5,7 @@
 // differently.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -33,6 +34,11 @@ inline constexpr std::size_t kMaxProcessCmdline = 256;
 /// What else belongs to an event: a short list of named values, kept in order.
 using DetailValue = std::variant<std::string, std::uint64_t, bool>;
 using Details = std::vector<std::pair<std::string, DetailValue>>;
+
+/// What happens to a run at most once has an id that is the same whoever records it: a daemon that is killed between
+/// the act and the disk, and the one after it, record one event.
+inline constexpr std::array kOncePerRun{EventKind::kRegistered, EventKind::kUnregistered, EventKind::kEnding,
+                                        EventKind::kEscalated, EventKind::kEnded};
 
 struct EventRecord {
   std::string event_id;  ///< UUID, made before the event is told to anybody

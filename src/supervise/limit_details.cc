@@ -22,6 +22,17 @@ Details limit_details(const Limits& limits) {
           {"owner_policy", std::string(to_string(limits.owner_policy))}};
 }
 
+std::vector<std::string> limits_not_in_force(const Limits& limits, const std::vector<std::string>& undelegated) {
+  std::vector<std::string> options;
+  for (const std::string& controller : undelegated) {
+    if (controller == "memory" && !limits.memory.is_infinite()) options.emplace_back("MemoryLimit");
+    if (controller == "pids" && limits.tasks_max != kUnlimited) options.emplace_back("TasksMax");
+    if (controller == "cpu" && limits.cpu_quota_per_second != kForever) options.emplace_back("CPUQuotaPerSecUSec");
+    if (controller == "cpu" && limits.cpu_weight) options.emplace_back("CPUWeight");
+  }
+  return options;
+}
+
 Details differences(const Limits& before, const Limits& after) {
   Details what;
   note_change(what, "memory_limit_bytes", before.memory.count(), after.memory.count());

@@ -23,13 +23,19 @@ class ASlowSystemd : public AWorld {
     answer = world.request_register("job", leader, limits);
     world.deliver();
   }
-  /// The process ends, and its pid goes to a child of the user's shell.
-  void replace(pid_t pid) {
-    world.process(pid).on_term = OnTerm::kDies;
-    world.exit(pid);
-    world.reap(pid);
-    world.spawn_again(pid, world.user_shell, "stranger");
+  /// The first is not answered, and placed when it was asked for again. What was asked for the first time.
+  Limits ask_twice() {
+    Limits limits;
+    limits.wall_clock = 7min;
+    ask(limits);
+    const auto late = world.placer.lose();
+    world.deliver();
+    EXPECT_EQ(refusal_of(*answer), Refusal::kScopeFailed);
+    answer = world.request_register("job", leader);
+    late();
+    return limits;
   }
+  void replace(pid_t pid) { world.replace(pid, world.user_shell); }
   void restart() {
     world.restart_daemon();
     world.advance(1s);
@@ -72,6 +78,30 @@ TEST_F(ASlowSystemd, PlacesItAlsoWhenTheNextDaemonIsThere) {
 
   ASSERT_NE(find(), nullptr);
   EXPECT_THAT(world.kinds("job"), ElementsAre(EventKind::kAdopted));
+  EXPECT_THAT(world.placements.list(), IsEmpty());
+}
+
+TEST_F(ASlowSystemd, PlacesTheFirstOfTwoRegistrationsWithWhatWasAskedForIt) {
+  const Limits limits = ask_twice();
+  world.placer.release();
+  world.advance(1min);
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kAlreadyRegistered);
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->limits, limits);
+  EXPECT_THAT(world.kinds("job"), ElementsAre(EventKind::kAdopted));
+  EXPECT_THAT(world.placements.list(), IsEmpty());
+}
+
+TEST_F(ASlowSystemd, PlacesTheFirstOfTwoRegistrationsForTheNextDaemon) {
+  const Limits limits = ask_twice();
+  restart();
+  world.advance(1min);
+
+  ASSERT_NE(find(), nullptr);
+  EXPECT_EQ(find()->limits, limits);
+  EXPECT_THAT(world.kinds("job"), ElementsAre(EventKind::kAdopted));
+  world.advance(11min);
   EXPECT_THAT(world.placements.list(), IsEmpty());
 }
 
@@ -151,11 +181,7 @@ class ASlowSystemdWithARun : public ARun {
  protected:
   ASlowSystemdWithARun() { world.placer.by_pid = true; }
 
-  void replace(pid_t pid) {
-    world.exit(pid);
-    world.reap(pid);
-    world.spawn_again(pid, world.user_shell, "stranger");
-  }
+  void replace(pid_t pid) { world.replace(pid, world.user_shell); }
   void restart() {
     world.restart_daemon();
     world.advance(1s);
@@ -247,7 +273,7 @@ TEST_F(ASlowSystemdWithARun, TakesAnotherForTheLeaderOfARunWhoseTimeIsExtended) 
 
 TEST_F(ASlowSystemdWithARun, TakesAnotherForTheLeaderOfARunThatIsReleased) {
   world.placer.hold();
-  supervisor.request_unregister(World::id("job"), world.now(), World::keep(reply));
+  supervisor.request_unregister(World::id("job"), world.caller(), world.now(), World::keep(reply));
   world.deliver();
   world.exit(child);
   replace(leader);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 #include <iterator>
+#include <utility>
 
 #include "base/failpoint.h"
 #include "supervise/supervisor.h"
@@ -14,6 +15,8 @@ namespace {
 
 constexpr int kTermThenContinue[] = {SIGTERM, SIGCONT};
 constexpr int kKill[] = {SIGKILL};
+/// Where there is no descriptor left to read with.
+constexpr Span kReadAgain = std::chrono::seconds{1};
 
 bool contains(const std::vector<ProcessKey>& keys, const ProcessKey& key) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
@@ -21,13 +24,15 @@ bool contains(const std::vector<ProcessKey>& keys, const ProcessKey& key) {
 
 }  // namespace
 
-std::vector<ProcessStat> Supervisor::read_members(const Run& run) const {
-  std::vector<ProcessStat> members;
+Result<std::vector<ProcessStat>> Supervisor::read_members(const Run& run) const {
   const auto pids = run.cgroup->read_processes();
-  if (!pids) return members;
+  if (!pids) return pids.error();
+  std::vector<ProcessStat> members;
   members.reserve(pids->size());
   for (const pid_t pid : *pids) {
-    if (auto stat = ports_.processes.find_stat(pid)) members.push_back(std::move(*stat));
+    auto stat = ports_.processes.read_stat(pid);
+    if (!stat && !says_gone(stat.error())) return std::move(stat).error();
+    if (stat) members.push_back(*std::move(stat));
   }
   return members;
 }
@@ -48,7 +53,12 @@ void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
   if (run.phase != Phase::kRunning) return;
   if (!confirming) arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
   if (run.rehousing || finish_release(run, now)) return;
-  const auto members = read_members(run);
+  if (run.attaching == 0) {  // Who was asked for and not answered may have come.
+    for (const ProcessKey& asked : std::exchange(run.asked, {})) settle_asked(run, asked);
+  }
+  const auto read = read_members(run);
+  if (!read) return;  // The next round will do.
+  const std::vector<ProcessStat>& members = *read;
   look_for_escapes(run, members, now);  // Also when confirming: whose parent is outside is no orphan for it.
   if (run.leader_end.ended) return report_leftovers(run, now);
   note_largest(run, members);
@@ -57,7 +67,8 @@ void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
   auto family = members;
   std::vector<ProcessKey> outside;
   for (const ProcessKey& escaped : run.orphans.escaped) {
-    const auto stat = ports_.processes.find_stat(escaped.pid);
+    const auto stat = ports_.processes.read_stat(escaped.pid);
+    if (!stat && !says_gone(stat.error())) return;
     const bool lives = stat && key_of(*stat) == escaped && stat->state != 'Z';
     const bool back = std::any_of(members.begin(), members.end(), [&](const auto& m) { return key_of(m) == escaped; });
     if (!lives || back) continue;
@@ -80,17 +91,23 @@ void Supervisor::look_for_orphans(Run& run, bool confirming, const Now& now) {
     if (stat != members.end()) deal_with_orphan(run, *stat, members, now);
   }
   run.orphans.suspects = std::move(suspects);
-  if (!run.orphans.suspects.empty()) arm(run, Purpose::kOrphanConfirm, now.monotonic + policy_.orphans.confirmation);
+  // Those whom only the second look has found are looked at again in the next round, however many it finds each time.
+  if (!confirming && !run.orphans.suspects.empty())
+    arm(run, Purpose::kOrphanConfirm, now.monotonic + policy_.orphans.confirmation);
 }
 
-std::optional<std::string> Supervisor::find_outside(const Run& run, const ProcessKey& process) const {
-  const auto stat = ports_.processes.find_stat(process.pid);
-  if (!stat || key_of(*stat) != process || stat->state == 'Z') return std::nullopt;
-  auto where = ports_.processes.find_cgroup(process.pid);
-  if (!where || is_within(*where, run.cgroup->path())) return std::nullopt;
-  // Between the two readings its pid may have become another's.
-  const auto again = ports_.processes.find_stat(process.pid);
-  return again && key_of(*again) == process ? where : std::nullopt;
+Result<std::optional<std::string>> Supervisor::find_outside(const Run& run, const ProcessKey& process) const {
+  // Read twice: between the two its pid may become another's.
+  std::optional<std::string> where;
+  for (int reading = 0; reading < 2; ++reading) {
+    const auto stat = ports_.processes.read_stat(process.pid);
+    if (!stat && !says_gone(stat.error())) return stat.error();
+    if (!stat || key_of(*stat) != process || stat->state == 'Z') return std::optional<std::string>();
+    if (reading == 0) where = ports_.processes.find_cgroup(process.pid);
+  }
+  if (!where) return Error{std::make_error_code(std::errc::resource_unavailable_try_again), "its cgroup can't be read"};
+  if (is_within(*where, run.cgroup->path())) where.reset();
+  return where;
 }
 
 void Supervisor::look_for_escapes(Run& run, const std::vector<ProcessStat>& members, const Now& now) {
@@ -101,15 +118,20 @@ void Supervisor::look_for_escapes(Run& run, const std::vector<ProcessStat>& memb
   std::vector<ProcessKey> missing;  // Nearly all of them have ended.
   std::set_difference(run.orphans.members.begin(), run.orphans.members.end(), here.begin(), here.end(),
                       std::back_inserter(missing));
-  std::erase_if(run.orphans.escaped, [&](const ProcessKey& process) { return !find_outside(run, process); });
+  std::erase_if(run.orphans.escaped, [&](const ProcessKey& process) {
+    const auto where = find_outside(run, process);
+    return where && !*where;
+  });
   run.orphans.members = std::move(here);
   for (const ProcessKey& process : missing) {
     const auto where = find_outside(run, process);
-    const auto stat = where ? ports_.processes.find_stat(process.pid) : std::nullopt;
+    const auto stat = where && *where ? ports_.processes.find_stat(process.pid) : std::nullopt;
+    if (!where || (*where && !stat)) run.orphans.members.push_back(process);  // Looked for again at the next round.
     if (!stat) continue;
     run.orphans.escaped.push_back(process);
-    chronicle_.escaped(run, *stat, *where, now);
+    chronicle_.escaped(run, *stat, **where, now);
   }
+  std::sort(run.orphans.members.begin(), run.orphans.members.end());
 }
 
 void Supervisor::forget_member(const ProcessKey& process) {
@@ -138,12 +160,14 @@ void Supervisor::arm_orphan_kill(Run& run) {
 
 void Supervisor::kill_orphans(Run& run, const Now& now) {
   if (run.phase != Phase::kRunning || run.limits.orphan_policy != OrphanPolicy::kKill) return;
+  if (run.rehousing) return arm(run, Purpose::kOrphanKill, now.monotonic + kReadAgain);  // It may be on its way out.
   const auto members = read_members(run);
+  if (!members) return arm(run, Purpose::kOrphanKill, now.monotonic + kReadAgain);
   const auto roots = run.roots();
-  for (const ProcessKey& orphan : find_orphans(members, roots)) {
+  for (const ProcessKey& orphan : find_orphans(*members, roots)) {
     const auto reported = run.orphans.reported.find(orphan);
     if (reported == run.orphans.reported.end() || reported->second > now.monotonic) continue;  // In its own grace.
-    for (const ProcessKey& process : subtree_of(orphan.pid, members, roots)) {
+    for (const ProcessKey& process : subtree_of(orphan.pid, *members, roots)) {
       (void)ports_.processes.signal_member(process.pid, run.cgroup->path(), kKill);
     }
   }
@@ -156,13 +180,14 @@ void Supervisor::kill_orphans(Run& run, const Now& now) {
 
 void Supervisor::report_leftovers(Run& run, const Now& now) {
   const auto members = read_members(run);
+  if (!members) return;
   std::map<ProcessKey, Instant> reported;
-  for (const ProcessStat& member : members) {
+  for (const ProcessStat& member : *members) {
     if (!run.orphans.reported.contains(key_of(member))) chronicle_.orphan_found(run, member, now);
     reported[key_of(member)] = kNever;
   }
   run.orphans.reported = std::move(reported);  // The dead are forgotten: there may be any number of them.
-  run.orphans.count = static_cast<std::uint32_t>(members.size());
+  run.orphans.count = static_cast<std::uint32_t>(members->size());
 }
 
 }  // namespace aw::supervise

@@ -8,7 +8,9 @@ using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 using ::testing::Contains;
+using ::testing::IsEmpty;
 using ::testing::Matches;
+using ::testing::Not;
 using testing::OnTerm;
 using ::testing::Pair;
 using ::testing::SizeIs;
@@ -81,6 +83,21 @@ TEST_F(ARun, WhoseLeaderWasKilledAndLeftProcessesIsOrphaned) {
   EXPECT_EQ(end_record().exit_signal, SIGKILL);
 }
 
+TEST_F(ARun, HasNoOrphansAsLongAsItsProcessesCannotBeRead) {
+  const pid_t grandchild = world.spawn(child);
+  world.processes.unreadable = {child};
+  world.advance(minutes{1});
+  expect_left_alone(grandchild);
+  EXPECT_THAT(orphans_found(), SizeIs(0));
+
+  world.processes.unreadable.clear();
+  world.exit(child);
+  world.advance(kFound);
+
+  EXPECT_THAT(orphans_found(), SizeIs(1));
+  EXPECT_THAT(world.signals_to(grandchild), ToldToEnd());
+}
+
 class AReportingRun : public ARun {
  protected:
   AReportingRun() : ARun(with(OrphanPolicy::kReport)) {}
@@ -137,6 +154,18 @@ TEST_F(AReportingRun, ReportsAnOrphanBesideItsLeaderOnce) {
   EXPECT_EQ(find()->orphans.count, 1);
 }
 
+TEST_F(AReportingRun, IsReadAsOftenThoughItDaemonizesAllTheTime) {
+  int reads = 0;
+  world.cgroups.after_list = [&] { ++reads; };
+  for (Span passed{0}; passed < 4 * kRound; passed += milliseconds{400}) {
+    (void)daemonize();
+    world.advance(milliseconds{400});
+  }
+
+  EXPECT_LE(reads, 2 * 4 + 20) << "rounds, each with a second look, and the samples of 20 s";
+  EXPECT_THAT(orphans_found(), Not(IsEmpty()));
+}
+
 TEST_F(AReportingRun, EndsItsOrphansOnceThatPolicyIsSet) {
   const pid_t orphan = daemonize();
   world.advance(minutes{1});
@@ -180,6 +209,15 @@ TEST_F(ARun, EndsAnOrphanWithItsSubtreeAndNobodyElse) {
   expect_left_alone(leader);
   expect_left_alone(child);
   EXPECT_EQ(find()->state(), State::kRunning);
+}
+
+TEST_F(ARun, EndsAnOrphanThoughTheLoopIsNeverAtRest) {
+  world.busy_loop = true;
+  const pid_t orphan = daemonize();
+
+  world.advance(kFound + Rounds::kLongestWait + kConfirmation);
+
+  EXPECT_THAT(world.signals_to(orphan), ToldToEnd());
 }
 
 TEST_F(ARun, KillsAnOrphanThatIgnoresItsTermAfterTheGrace) {
@@ -299,6 +337,25 @@ class ARunOnItsOwn : public ARun {
  protected:
   ARunOnItsOwn() : ARun(with(OrphanPolicy::kKill, OwnerPolicy::kIgnore)) {}
 };
+
+TEST_F(ARunOnItsOwn, KillsNoOrphanThatIsOnItsWayOut) {
+  const pid_t orphan = daemonize();
+  world.process(orphan).on_term = testing::OnTerm::kIgnores;
+  world.advance(kFound);
+  ASSERT_THAT(world.signals_to(orphan), ToldToEnd());
+  world.placer.hold();
+  const auto reply = std::make_shared<std::optional<Result<void>>>();
+  supervisor.request_unregister(World::id("job"), world.caller(), world.now(), World::keep(reply));
+  world.deliver();
+
+  world.advance(minutes{1});
+  EXPECT_TRUE(world.alive(orphan));
+  world.placer.release();
+  world.advance(minutes{1});
+
+  ASSERT_TRUE(*reply && **reply);
+  EXPECT_TRUE(world.alive(orphan));
+}
 
 TEST_F(ARunOnItsOwn, OutlivesItsOwner) {
   world.exit(owner);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 
@@ -17,7 +18,9 @@ struct Caps {
   Span grace = std::chrono::minutes{5};
   std::uint64_t tasks = kUnlimited;
   std::uint64_t analyses_per_user = 500;
-  std::uint64_t analyses = 4000;  ///< on this host, administrators' included
+  Bytes memory_per_user = Bytes::infinite();  ///< highest sum of the MemoryLimits of a user's live runs
+  std::uint64_t tasks_per_user = kUnlimited;  ///< … of their TasksMax
+  std::uint64_t analyses = 4000;  ///< on this host, administrators' included; they are refused at twice as many
 };
 
 /// How the orphan rule is applied.
@@ -32,10 +35,20 @@ struct StallRule {
   Span time = std::chrono::minutes{1};  ///< over which the mean is taken; kForever: never
 };
 
+/// How the curve of each run is drawn (sampler.h).
+struct SeriesRule {
+  Span interval = std::chrono::seconds{2};  ///< between two samples while memory moves; kForever: none is taken
+  Span idle = std::chrono::minutes{1};      ///< … while it rests
+  std::uint64_t points = 512;               ///< of one run, at most
+
+  Span longest() const { return std::max(interval, idle); }
+};
+
 struct Policy {
   Caps caps;
   OrphanRounds orphans;
   StallRule stall;
+  SeriesRule series{};
 };
 
 }  // namespace aw::supervise

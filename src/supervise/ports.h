@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "supervise/memory.h"
 #include "supervise/orphan_rule.h"
 #include "supervise/run_record.h"
+#include "supervise/series.h"
 
 namespace aw::supervise {
 
@@ -35,13 +37,15 @@ using Done = std::function<void(Result<void>, const Now&)>;
 
 /// True for the errors by which a held cgroup or process says that it is gone (ENODEV, ENOENT, ESRCH): an outcome.
 bool says_gone(const Error& error);
+/// True where a move says that it is the process that has gone (ESRCH), and not the cgroup that it was to go to.
+bool says_process_gone(const Error& error);
 
 /// True for the errors by which systemd has not said whether it did what it was asked for, or may do it yet.
 bool is_unanswered(const Result<void>& answer);
 
 /// Whether a cgroup is `path` or below it, both as /proc/PID/cgroup shows them.
 inline bool is_within(const std::string& cgroup, const std::string& path) {
-  return (cgroup + "/").starts_with(path + "/");
+  return cgroup.starts_with(path) && (cgroup.size() == path.size() || cgroup[path.size()] == '/');
 }
 
 /// What the kernel has counted for a run, readable also when the run is over. A value that could not be read is
@@ -52,6 +56,14 @@ struct Counters {
   std::optional<Span> cpu;
   std::optional<std::uint64_t> tasks;          ///< zombies included, other than in read_processes()
   std::optional<std::uint64_t> tasks_refused;  ///< forks that failed at the task limit (pids.events)
+};
+
+/// What a sample of a run is made of.
+struct Gauge {
+  Bytes memory_current;
+  MemoryStat memory;
+  Span cpu{0};
+  std::uint64_t tasks = 0;  ///< threads and zombies included
 };
 
 /// One run's cgroup, held by descriptor: no path is resolved again, so a cgroup that was made anew under the same
@@ -67,6 +79,8 @@ class RunCgroup {
   /// All processes of all its scopes, ascending, each once. Zombies are not among them.
   virtual Result<std::vector<pid_t>> read_processes() const = 0;
   virtual Counters read_counters() const = 0;
+  /// From files that stay open after the first time, so that it costs a few reads and nothing else.
+  virtual Result<Gauge> read_gauge() const = 0;
   virtual Result<LimitsFound> read_limits() const = 0;   ///< an error only where the cgroup is gone
   virtual Result<void> write_tripwire(Bytes limit) = 0;  ///< memory.high, at once; lasts until systemd writes its own
   /// The files of the slice, all of them, the tripwire first; as long as write_tripwire(). Each is tried; the first
@@ -109,17 +123,17 @@ class Cgroups {
   virtual std::vector<Ancestor> read_ancestors() const = 0;
 };
 
-/// The notes (run_note.h) of runs that systemd was asked to place and has not said it did, by slice. systemd may do
-/// that after the daemon has died, and by then the pid that it was given may be another's. They outlive the daemon, not
-/// the boot.
+/// The notes (run_note.h) of runs that systemd was asked to place and has not said it did, by run id: several may be
+/// for one slice. systemd may do that after the daemon has died, and by then the pid that it was given may be
+/// another's. They outlive the daemon, not the boot.
 class Placements {
  public:
   virtual ~Placements() = default;
   /// Where that fails, only a crash before the placement is confirmed makes a difference.
-  virtual void write(const std::string& slice, const std::string& note) = 0;
-  virtual std::optional<std::string> read(const std::string& slice) const = 0;
-  virtual void remove(const std::string& slice) = 0;
-  virtual std::vector<std::string> list() const = 0;  ///< the slices that have one
+  virtual void write(const std::string& run_id, const std::string& note) = 0;
+  virtual std::optional<std::string> read(const std::string& run_id) const = 0;
+  virtual void remove(const std::string& run_id) = 0;
+  virtual std::vector<std::string> list() const = 0;  ///< the runs that have one
 };
 
 /// A process held by pidfd: signals go to it and to no other, whoever gets its pid later.
@@ -143,6 +157,15 @@ class Cmdlines {
   virtual std::optional<std::string> find(pid_t pid) const = 0;
 };
 
+/// What is asked of the memory of processes and comes when it comes: the kernel walks page tables for it under the
+/// process's own lock, some milliseconds for each GiB where that is free.
+class AnonymousShares {
+ public:
+  virtual ~AnonymousShares() = default;
+  virtual Bytes known() const = 0;    ///< of those that have come, together; who is gone by then has nothing
+  virtual bool complete() const = 0;  ///< all have come
+};
+
 /// What could be learnt of the processes of a run within a fixed time.
 struct ProcessSurvey {
   std::vector<ProcessSummary> largest;  ///< first; at most kMaxProcesses of those that were looked at
@@ -157,6 +180,8 @@ class Processes {
   virtual Result<std::unique_ptr<ProcessHandle>> open(pid_t pid) = 0;
   virtual Result<std::unique_ptr<ProcessHandle>> adopt(int pidfd) = 0;  ///< takes over a client's pidfd
   virtual std::optional<ProcessStat> find_stat(pid_t pid) const = 0;
+  /// The same for who must know why there is none: an error that says_gone(), or one that says nothing of the process.
+  virtual Result<ProcessStat> read_stat(pid_t pid) const = 0;
   virtual std::vector<ProcessStat> read_all() const = 0;
   virtual bool has_children(pid_t pid) const = 0;                       ///< true also where it can't be known
   virtual std::optional<std::string> find_cgroup(pid_t pid) const = 0;  ///< as /proc/PID/cgroup shows it
@@ -166,9 +191,8 @@ class Processes {
   virtual std::string read_wait_channel(pid_t pid) const = 0;
   /// Resident memory that is no file's. What it shares with relatives by copy-on-write counts in full.
   virtual Bytes read_anonymous(pid_t pid) const = 0;
-  /// The same, but of what is shared only its part. The kernel walks the page tables for it: a few milliseconds per
-  /// GiB.
-  virtual Bytes read_anonymous_share(pid_t pid) const = 0;
+  /// The same, but of what is shared only its part.
+  virtual std::shared_ptr<const AnonymousShares> request_anonymous_shares(std::span<const pid_t> pids) const = 0;
   /// Looks at `pids` in their order, and stops when its time is over: a few milliseconds for all of it, however many
   /// there are and whatever they do.
   virtual ProcessSurvey survey(std::span<const pid_t> pids) const = 0;
@@ -210,7 +234,10 @@ class Placer {
   virtual void request_remove(const std::string& slice, Done done) = 0;
   /// Asks systemd to stop one scope, e.g. a placement that came to nothing.
   virtual void request_stop(const std::string& unit, Done done) = 0;
-  /// Done when everything that systemd had told us before this call has been delivered.
+  using Units = std::function<void(const Result<std::set<std::string>>&, const Now&)>;
+  /// The units of runs that systemd has started and not stopped.
+  virtual void request_units(Units done) = 0;
+  /// Done when everything that systemd had told us before this call has been delivered. An error: nobody knows.
   virtual void request_settled(Done done) = 0;
   /// The slice in which released trees live on, and runs' slices live.
   virtual const std::string& parent_slice() const = 0;
@@ -225,6 +252,8 @@ class Recorder {
   virtual void begin_run(const RunRow& row) = 0;
   virtual void change_run(const RunRow& row) = 0;
   virtual void end_run(const std::string& run_id) = 0;
+  /// In place of what was kept of that run's curve before. While there is too much to write it may be left out.
+  virtual void keep_series(const SeriesRow& series) = 0;
   /// Calls `kept` once all that was recorded before this call is on the disk; while the disk takes no writes, later.
   virtual void when_kept(std::function<void(const Now&)> kept) = 0;
   /// Why nothing can be kept for good at present, in a sentence; nothing while it can.

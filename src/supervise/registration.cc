@@ -3,6 +3,7 @@
 // From a request to a watched run: admission, placement by systemd, and taking over what is there. The launcher's way
 // is the main road: its child waits at a gate and has no descendants yet. A live tree is gathered as found.
 #include <algorithm>
+#include <utility>
 
 #include "base/assert.h"
 #include "base/failpoint.h"
@@ -17,11 +18,32 @@ namespace {
 /// while nothing else is looked after. Two or three are enough for a tree that forks now and then.
 constexpr int kGatherRounds = 32;
 
+/// Of a live tree: all are moved in one turn, or it would fork away meanwhile.
+constexpr std::size_t kMostGathered = 2048;
+
 /// Whether anything else can belong to the tree of `root`: it has children, or founded a group or a session that a
 /// reparented descendant may still be in. The launcher's child at its gate has none of it, and /proc is not walked.
-bool may_have_tree(const Processes& processes, pid_t root) {
-  const auto stat = processes.find_stat(root);
-  return stat && (stat->process_group == root || stat->session == root || processes.has_children(root));
+bool may_have_tree(const Processes& processes, const ProcessKey& root) {
+  const auto stat = processes.find_stat(root.pid);
+  return stat && key_of(*stat) == root &&
+         (stat->process_group == root.pid || stat->session == root.pid || processes.has_children(root.pid));
+}
+
+/// Whether the pid of `process` is another's by now.
+bool is_anothers(const Processes& processes, const ProcessKey& process) {
+  const auto stat = processes.find_stat(process.pid);
+  return stat && key_of(*stat) != process;
+}
+
+Error refuse_anothers(const ProcessKey& process) {
+  return refuse(Refusal::kNoSuchProcess,
+                "process " + std::to_string(process.pid) + " ended, and its pid is another's by now");
+}
+
+/// Whose a process is that was admitted: of all but an administrator it was seen to be the caller's own, and what has
+/// become of it since is no reason to take it for another's.
+uid_t owner_of(const Processes& processes, const ProcessStat& process, const Caller& caller) {
+  return caller.administrator ? processes.find_uid(process.pid).value_or(caller.uid) : caller.uid;
 }
 
 /// Why a process that was `uid`'s may not stay where it was put: it has executed a set-uid program since. Root's may
@@ -69,11 +91,27 @@ Result<void> Supervisor::refuse_registered(const ProcessHandle& process) const {
   return {};
 }
 
+Sums Supervisor::sums_of(uid_t uid, const Run* without) const {
+  Sums sums;
+  for (const auto& [key, run] : runs_) {
+    if (run->uid == uid && run.get() != without) sums.add(run->limits);
+  }
+  return sums;
+}
+
 Result<std::unique_ptr<Run>> Supervisor::admit(Registration& registration) {
   const AnalysisId& id = registration.id;
   if (by_id_.contains(id)) {
     return refuse(Refusal::kAlreadyRegistered,
                   "an analysis \"" + id.text() + "\" is running; end it first (analysisctl kill), or use another id");
+  }
+  if (unread_) {
+    return refuse(Refusal::kScopeFailed, "which analyses run can't be seen at present; try again in a moment");
+  }
+  if (std::any_of(unadopted_.begin(), unadopted_.end(),
+                  [&](const auto& waiting) { return waiting.first == slice_unit(id); })) {
+    return refuse(Refusal::kAlreadyRegistered,
+                  "an analysis \"" + id.text() + "\" is running, and can't be watched yet; try again in a moment");
   }
   for (const auto& [key, run] : runs_) {
     // One that nobody registered, whose slice does not tell its id: it may be of this very one.
@@ -87,15 +125,25 @@ Result<std::unique_ptr<Run>> Supervisor::admit(Registration& registration) {
   if (const auto problem = ports_.recorder.find_problem()) {
     return refuse(Refusal::kRecordUnavailable, "its end could not be put on record: " + *problem);
   }
-  if (runs_.size() >= policy_.caps.analyses) {
-    return refuse(Refusal::kTooManyAnalyses, "this host runs its " + std::to_string(policy_.caps.analyses) +
-                                                 " analyses already ([Caps] MaxAnalyses=)");
+  // What the users have together keeps no administrator from what must be done; a script that runs away is stopped.
+  const std::uint64_t most = policy_.caps.analyses;
+  const std::uint64_t here = registration.caller.administrator && most <= kUnlimited / 2 ? 2 * most : most;
+  if (runs_.size() >= here) {
+    return refuse(Refusal::kTooManyAnalyses,
+                  "this host runs " + std::to_string(runs_.size()) + " analyses, and its configuration allows " +
+                      std::to_string(here) + " ([Caps] MaxAnalyses=" + std::to_string(most) +
+                      ", administrators twice as many); one more is accepted when one of them has ended");
   }
-  const auto theirs = std::count_if(runs_.begin(), runs_.end(),
-                                    [&](const auto& entry) { return entry.second->uid == registration.caller.uid; });
-  if (!registration.caller.administrator && static_cast<std::uint64_t>(theirs) >= policy_.caps.analyses_per_user) {
-    return refuse(Refusal::kTooManyAnalyses, "you run your " + std::to_string(policy_.caps.analyses_per_user) +
-                                                 " analyses already ([Caps] MaxAnalysesPerUser=)");
+  const Sums theirs = sums_of(registration.caller.uid, nullptr);
+  if (!registration.caller.administrator && theirs.runs >= policy_.caps.analyses_per_user) {
+    return refuse(Refusal::kTooManyAnalyses,
+                  "you run " + std::to_string(theirs.runs) + " analyses of the " +
+                      std::to_string(policy_.caps.analyses_per_user) +
+                      " that this host's configuration allows a user ([Caps] MaxAnalysesPerUser=); one more is "
+                      "accepted when one of them has ended");
+  }
+  if (auto ok = check_sums(registration.limits, theirs, policy_.caps, registration.caller); !ok) {
+    return std::move(ok).error();
   }
   const auto stat = check_process(ports_.processes, *registration.process, registration.caller);
   if (!stat) return stat.error();
@@ -103,7 +151,7 @@ Result<std::unique_ptr<Run>> Supervisor::admit(Registration& registration) {
 
   auto run = std::make_unique<Run>(++last_key_, id, StallDetector(policy_.stall.pressure_percent, policy_.stall.time));
   run->run_id = ports_.identity.new_uuid();
-  run->uid = ports_.processes.find_uid(stat->pid).value_or(registration.caller.uid);
+  run->uid = owner_of(ports_.processes, *stat, registration.caller);
   run->limits = std::move(registration.limits);
   run->slice = slice_unit(id);
   run->scope = scope_unit(id);
@@ -122,8 +170,10 @@ void Supervisor::request_register(Registration registration, const Now& now, Reg
   Run& run = **admitted;
   const RunKey key = run.key;
 
+  auto members = admit_tree(run.leader_key, run.uid, registration.caller, now);
+  if (!members) return done(std::move(members).error(), now);
   run.origin = ports_.processes.find_cgroup(run.leader_key.pid).value_or("");
-  run.memory.precharged = read_precharge(run);
+  ask_precharge(run, *std::move(members));
 
   const Span beyond = run.limits.grace + kBackstopMargin;
   const Span runtime_max =
@@ -144,10 +194,11 @@ void Supervisor::request_register(Registration registration, const Now& now, Reg
   const auto leaving = leaving_.find(order.slice);
   if (leaving == leaving_.end()) return place();
   leaving->second.emplace_back(place);
+  if (const auto departure = departures_.take(order.slice)) remove(*departure);
 }
 
 void Supervisor::request_place(const Run& run, const ScopeOrder& order) {
-  ports_.placements.write(run.slice, format_note(note_of(run)));
+  ports_.placements.write(run.run_id, format_note(note_of(run)));
   AW_FAILPOINT("registration.noted");
   ports_.placer.request_place(
       order, *run.limit_watch.in_force,
@@ -155,23 +206,65 @@ void Supervisor::request_place(const Run& run, const ScopeOrder& order) {
   AW_FAILPOINT("registration.asked");
 }
 
-Bytes Supervisor::read_precharge(const Run& run) const {
-  // What the tree has now stays charged to where it is (kernel, "Memory Ownership").
-  std::vector<pid_t> members{run.leader_key.pid};
-  if (may_have_tree(ports_.processes, run.leader_key.pid)) {
-    for (const ProcessKey& member : find_tree(run.leader_key.pid, ports_.processes.read_all(), {})) {
-      const auto where = ports_.processes.find_cgroup(member.pid);
-      if (where && is_in_a_run(*where)) continue;  // Another run's.
-      if (member != run.leader_key) members.push_back(member.pid);
-    }
+std::vector<pid_t> Supervisor::find_movable(const ProcessKey& root) const {
+  std::vector<pid_t> members{root.pid};
+  for (const ProcessKey& member : find_tree(root.pid, ports_.processes.read_all(), {})) {
+    const auto where = ports_.processes.find_cgroup(member.pid);
+    if (where && is_in_a_run(*where)) continue;  // Another run's.
+    if (member != root) members.push_back(member.pid);
+    if (members.size() > kMostGathered) break;
   }
+  return members;
+}
+
+Result<std::vector<pid_t>> Supervisor::admit_tree(const ProcessKey& root, uid_t uid, const Caller& caller,
+                                                  const Now& now) {
+  if (!may_have_tree(ports_.processes, root)) return std::vector<pid_t>{root.pid};
+  // To find it takes a walk through /proc, so who owes for others has to wait with that, too.
+  if (auto often = refuse_moves(uid, caller, now)) return std::move(*often);
+  auto members = find_movable(root);
+  if (members.size() <= kMostGathered) return members;
+  charge_moves(uid, kMostGathered, now);
+  return refuse(Refusal::kScopeFailed, "the tree has more than " + std::to_string(kMostGathered) +
+                                           " processes, which is the most that a live one may come with; register "
+                                           "its leader earlier, or start it with analysis-run");
+}
+
+void Supervisor::ask_precharge(Run& run, std::vector<pid_t> members) const {
+  constexpr std::size_t kMost = 256;  // More would hold too many files open; the largest are what matters.
+  // What the tree has now stays charged to where it is (kernel, "Memory Ownership").
   Bytes at_most(0);
-  for (const pid_t pid : members) at_most = at_most + ports_.processes.read_anonymous(pid);
-  if (at_most <= negligible_precharge(run.limits.memory)) return Bytes(0);
+  std::vector<std::pair<Bytes, pid_t>> largest;
+  for (const pid_t pid : members) {
+    largest.emplace_back(ports_.processes.read_anonymous(pid), pid);
+    at_most = at_most + largest.back().first;
+  }
+  if (at_most <= negligible_precharge(run.limits.memory)) return;
+  std::sort(largest.rbegin(), largest.rend());
+  if (largest.size() > kMost) largest.resize(kMost);
+  members.clear();
+  for (const auto& [bytes, pid] : largest) members.push_back(pid);
   // Workers forked by one that has much share it with that one: nobody is ended for what is there but once.
-  Bytes precharge(0);
-  for (const pid_t pid : members) precharge = precharge + ports_.processes.read_anonymous_share(pid);
-  return precharge > negligible_precharge(run.limits.memory) ? precharge : Bytes(0);
+  auto shares = ports_.processes.request_anonymous_shares(members);
+  const bool complete = shares->complete();  // What comes between the two lines is late.
+  run.memory.precharge_known = shares->known();
+  if (!complete) run.memory.precharge_asked = std::move(shares);
+  if (run.memory.precharge_known > negligible_precharge(run.limits.memory)) {
+    run.memory.precharged = run.memory.precharge_known;
+  }
+}
+
+bool Supervisor::take_late_precharge(Run& run, Bytes charged) const {
+  if (!run.memory.precharge_asked || !run.memory.precharge_asked->complete()) return false;
+  const auto shares = std::exchange(run.memory.precharge_asked, nullptr);
+  // What they took since they were moved was read along.
+  const Bytes late = shares->known() - run.memory.precharge_known - charged;
+  const Bytes negligible = negligible_precharge(run.limits.memory);
+  const bool was_little = run.memory.precharge_known <= negligible;
+  const Bytes whole = (was_little ? run.memory.precharge_known : run.memory.precharged) + late;
+  if (late == Bytes(0) || whole <= negligible) return false;
+  run.memory.precharged = whole;
+  return true;
 }
 
 void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
@@ -199,7 +292,7 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
     follow_ancestors(now);
     if (first) overrun_.reset();  // Long before this run, for all we know.
     happen(run, Happening::kPlaced, now);
-    ports_.placements.remove(run.slice);
+    ports_.placements.remove(run.run_id);
     AW_FAILPOINT("registration.recorded");
     done(key, now);
     return keep_backstop_behind(key, now);
@@ -218,12 +311,13 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
     }
   }
   const std::string slice = run.slice;
-  const std::string shelter = shelter_unit(run.id, run.run_id);
-  if (auto mistaken = find_mistaken(run.leader_key, ports_.cgroups.path_of(slice))) moved = {std::move(*mistaken)};
+  const std::string run_id = run.run_id;
+  const std::string shelter = shelter_unit(run.id, run_id);
+  add_mistaken(run.leader_key, ports_.cgroups.path_of(slice), moved);
   run.cgroup.reset();
   happen(run, Happening::kPlaceFailed, now);
   if (unanswered) arm_sweep(now);
-  if (!unanswered) ports_.placements.remove(slice);
+  if (!unanswered) ports_.placements.remove(run_id);
   if (!made) return done(std::move(why), now);
   // Whoever is refused goes on as before. What is removed is empty: a scope that a zombie was put into stays for ever.
   // The id is free again, but not yet its slice: the next one of that id would go with it.
@@ -235,16 +329,15 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
                 place_waiting(slice);
                 return done(Error(why).within("processes are left in " + slice), when);
               }
-              ports_.placer.request_remove(slice,
-                                           [this, slice, done, why](const Result<void>& removed, const Now& then) {
-                                             if (!removed) arm_sweep(then);
-                                             place_waiting(slice);
-                                             done(why, then);
-                                           });
+              remove_slice(slice, [this, slice, done, why](const Now& then) {
+                place_waiting(slice);
+                done(why, then);
+              });
             });
 }
 
-std::optional<pid_t> Supervisor::put_back_all(const std::string& cgroup, const std::vector<Moved>& moved) {
+std::optional<pid_t> Supervisor::clear_out(const std::string& cgroup,
+                                           const std::function<bool(const ProcessStat&)>& move) {
   std::optional<pid_t> left;
   for (int round = 0; round < kGatherRounds; ++round) {
     bool progress = false;
@@ -253,17 +346,24 @@ std::optional<pid_t> Supervisor::put_back_all(const std::string& cgroup, const s
       const auto where = ports_.processes.find_cgroup(stat.pid);
       if (stat.state == 'Z' || !where || !is_within(*where, cgroup)) continue;
       left = stat.pid;
-      // Forked since: to where the first of them goes.
-      const auto known =
-          std::find_if(moved.begin(), moved.end(), [&](const Moved& m) { return m.process == key_of(stat); });
-      const std::string& origin = known == moved.end() ? moved.front().origin : known->origin;
-      if (origin.empty() || !ports_.cgroups.put_back(stat.pid, origin)) continue;
-      progress = true;
-      forget_member(key_of(stat));
+      if (move(stat)) progress = true;
     }
     if (!progress) return left;
   }
   return left;
+}
+
+std::optional<pid_t> Supervisor::put_back_all(const std::string& cgroup, const std::vector<Moved>& moved) {
+  return clear_out(cgroup, [&](const ProcessStat& stat) {
+    // Forked since: to where the first of them goes.
+    const auto known =
+        std::find_if(moved.begin(), moved.end(), [&](const Moved& m) { return m.process == key_of(stat); });
+    const std::string& origin = known == moved.end() ? moved.front().origin : known->origin;
+    const auto put_back = [&] { return ports_.cgroups.put_back(stat.pid, origin); };
+    if (origin.empty() || !move_only(key_of(stat), origin, cgroup, put_back)) return false;
+    forget_member(key_of(stat));
+    return true;
+  });
 }
 
 void Supervisor::give_back(const std::string& cgroup, std::vector<Moved> moved, const std::string& shelter,
@@ -274,14 +374,17 @@ void Supervisor::give_back(const std::string& cgroup, std::vector<Moved> moved, 
   auto opened = ports_.processes.open(*left);
   if (!opened) return done(std::move(opened).error(), now);
   const std::shared_ptr<ProcessHandle> first = std::move(*opened);
+  if (const auto where = ports_.processes.find_cgroup(*left); !where || !is_within(*where, cgroup)) {
+    return done(invalid("process " + std::to_string(*left) + " ended before it could be given back"), now);
+  }
   const ScopeOrder order{shelter, ports_.placer.parent_slice(), first.get(), kForever, Span(0),
                          false,   "Given back by the watchdog"};
+  const std::string there = ports_.cgroups.path_of(ports_.placer.parent_slice()) + "/" + shelter;
   ports_.placer.request_scope(
-      order, [this, cgroup, first, done = std::move(done)](Result<void> placed, const Now& when) {
+      order, [this, cgroup, there, first, done = std::move(done)](Result<void> placed, const Now& when) {
         finished_.clear();
         forget_member(first->key());
-        const auto where = ports_.processes.find_cgroup(first->key().pid);
-        if (placed && where && !is_within(*where, cgroup) && put_back_all(cgroup, {{first->key(), *where}})) {
+        if (placed && put_back_all(cgroup, {{first->key(), there}})) {
           placed = invalid("not all processes could be given back");
         }
         done(std::move(placed), when);
@@ -311,8 +414,11 @@ Result<void> Supervisor::take_over(Run& run, std::vector<Moved>& moved, const No
     return refuse(Refusal::kScopeFailed, "process " + std::to_string(run.leader_key.pid) + " is in " +
                                              where.value_or("no cgroup") + " instead of its scope " + run.scope);
   }
+  if (is_anothers(ports_.processes, run.leader_key)) return refuse_anothers(run.leader_key);
   if (auto changed = refuse_changed(ports_.processes, run.leader_key, run.uid)) return std::move(*changed);
-  if (auto outside = gather_tree(run, run.leader_key.pid, run.scope, moved)) return std::move(*outside);
+  auto outside = gather_tree(run, run.leader_key, run.uid, run.scope, moved);
+  charge_moves(run.uid, moved.size() - 1, now);
+  if (outside) return std::move(*outside);
   run.registered_at = now.monotonic;
   run.registered_real = now.real;
   run.deadline = add_span(now.monotonic, run.limits.wall_clock);
@@ -320,15 +426,15 @@ Result<void> Supervisor::take_over(Run& run, std::vector<Moved>& moved, const No
   return {};
 }
 
-std::optional<Error> Supervisor::gather_tree(Run& run, pid_t root, const std::string& scope,
+std::optional<Error> Supervisor::gather_tree(Run& run, const ProcessKey& root, uid_t owner, const std::string& scope,
                                              std::vector<Moved>& moved) {
   if (!may_have_tree(ports_.processes, root)) return std::nullopt;
   // Who may end the run ends all that is in it: a tree takes nobody else's process along, unless it is root's.
-  const uid_t owner = ports_.processes.find_uid(root).value_or(run.uid);
-  std::vector<ProcessKey> known;
+  const std::string to = run.cgroup->path() + "/" + scope;
+  std::vector<ProcessKey> known{root};
   for (int round = 0; round < kGatherRounds; ++round) {
     bool progress = false;
-    for (const ProcessKey& member : find_tree(root, ports_.processes.read_all(), known)) {
+    for (const ProcessKey& member : find_tree(root.pid, ports_.processes.read_all(), known)) {
       if (std::find(known.begin(), known.end(), member) == known.end()) known.push_back(member);
       const auto where = ports_.processes.find_cgroup(member.pid);
       if (!where || is_in_a_run(*where)) continue;  // Here already, or another run's: that one keeps it.
@@ -336,13 +442,16 @@ std::optional<Error> Supervisor::gather_tree(Run& run, pid_t root, const std::st
       const auto stat = ports_.processes.find_stat(member.pid);
       if (!stat || key_of(*stat) != member || stat->state == 'Z') continue;
       if (auto others = refuse_changed(ports_.processes, member, owner)) return others;
-      auto done = ports_.cgroups.move(member.pid, run.slice, scope);
-      if (!done && !says_gone(done.error())) {
+      auto done = move_only(member, to, to, [&] { return ports_.cgroups.move(member.pid, run.slice, scope); });
+      if (!done && !says_process_gone(done.error())) {
         return refuse(Refusal::kScopeFailed, "process " + std::to_string(member.pid) + " (" + stat->comm +
                                                  ") of the tree could not be moved: " + done.error().message);
       }
-      moved.push_back({member, *where});
+      if (done) moved.push_back({member, *where});
       progress = true;
+      if (moved.size() > 2 * kMostGathered) {
+        return refuse(Refusal::kScopeFailed, "the tree has grown by thousands of processes meanwhile");
+      }
       if (auto others = refuse_changed(ports_.processes, member, owner)) return others;
     }
     if (!progress) return std::nullopt;
@@ -355,6 +464,7 @@ std::optional<Error> Supervisor::gather_tree(Run& run, pid_t root, const std::st
 void Supervisor::begin_watching(Run& run, const Now& now) {
   const RunKey key = run.key;
   arm(run, Purpose::kDeadline, run.deadline);
+  sampler_.begin(key, Sampler::Earlier::kNone, now);
   arm(run, Purpose::kOrphanRound, add_span(now.monotonic, policy_.orphans.interval));
   begin_drift_rounds(run, now);
   run.orphans.members = run.roots();  // Of the others nobody has seen yet that they are in it.
@@ -384,6 +494,9 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
   if (!stat) return done(stat.error(), now);
   if (auto ok = refuse_registered(*process); !ok) return done(std::move(ok).error(), now);
 
+  const uid_t uid = owner_of(ports_.processes, *stat, caller);
+  if (auto tree = admit_tree(key_of(*stat), uid, caller, now); !tree) return done(std::move(tree).error(), now);
+
   const RunKey key = run->key;
   ++run->attaching;
   const std::string scope = scope_unit(run->id, ++run->generation);
@@ -393,7 +506,6 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
   const Span left = until == kNever ? kForever : std::max(Span(1), until - now.monotonic);
   const std::shared_ptr<ProcessHandle> held = std::move(process);
   const std::string origin = ports_.processes.find_cgroup(stat->pid).value_or("");
-  const uid_t uid = ports_.processes.find_uid(stat->pid).value_or(caller.uid);
   const ScopeOrder order{
       scope, run->slice, held.get(), left, run->limits.grace, true, "Analysis " + run->id.text() + " (attached)"};
   run->asked.push_back(held->key());
@@ -402,11 +514,15 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
     finished_.clear();
     std::vector<Moved> moved{{held->key(), origin}};
     const auto it = runs_.find(key);
-    if (it != runs_.end()) forget_asked(*it->second, held->key());
+    // Without an answer it may come yet. A stop would come after that, and take it along: a round will see.
+    const auto where = ports_.processes.find_cgroup(held->key().pid);
+    const bool may_come = is_unanswered(placed) && !(where && is_within(*where, inside));
+    if (it != runs_.end() && !may_come) forget_asked(*it->second, held->key());
     auto changed = refuse_changed(ports_.processes, held->key(), uid);
     Result<void> attached = it == runs_.end() ? refuse(Refusal::kNoSuchAnalysis, "the analysis ended meanwhile")
                             : changed         ? std::move(*changed)
-                                              : finish_attach(*it->second, *held, scope, std::move(placed), moved);
+                                              : finish_attach(*it->second, *held, uid, scope, std::move(placed), moved);
+    charge_moves(uid, moved.size() - 1, when);
     const auto arrive = [this, key](const Now& then) {
       const auto found = runs_.find(key);
       if (found == runs_.end()) return;
@@ -417,19 +533,19 @@ void Supervisor::request_attach(const AnalysisId& id, std::unique_ptr<ProcessHan
       done({}, when);
       return arrive(when);
     }
-    if (auto mistaken = find_mistaken(held->key(), inside)) moved = {std::move(*mistaken)};
-    give_back(
-        inside, std::move(moved), shelter, when,
-        [this, scope, arrive, done, why = std::move(attached).error()](const Result<void>& empty, const Now& then) {
-          if (empty) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
-          arm_sweep(then);  // systemd may have made the slice anew for it.
-          done(why, then);
-          arrive(then);  // Not before: with the run goes its slice, and whoever is in it.
-        });
+    add_mistaken(held->key(), inside, moved);
+    give_back(inside, std::move(moved), shelter, when,
+              [this, scope, arrive, done, may_come, why = std::move(attached).error()](const Result<void>& empty,
+                                                                                       const Now& then) {
+                if (empty && !may_come) ports_.placer.request_stop(scope, [](const Result<void>&, const Now&) {});
+                arm_sweep(then);  // systemd may have made the slice anew for it.
+                done(why, then);
+                arrive(then);  // Not before: with the run goes its slice, and whoever is in it.
+              });
   });
 }
 
-Result<void> Supervisor::finish_attach(Run& run, const ProcessHandle& process, const std::string& scope,
+Result<void> Supervisor::finish_attach(Run& run, const ProcessHandle& process, uid_t uid, const std::string& scope,
                                        Result<void> placed, std::vector<Moved>& moved) {
   if (!process.alive()) return refuse(Refusal::kNoSuchProcess, "the process ended before it was attached");
   if (!placed) return refuse(Refusal::kScopeFailed, placed.error().message);
@@ -444,7 +560,8 @@ Result<void> Supervisor::finish_attach(Run& run, const ProcessHandle& process, c
   if (!where || *where != run.cgroup->path() + "/" + scope) {
     return refuse(Refusal::kScopeFailed, "the process is not in its scope");
   }
-  if (auto outside = gather_tree(run, process.key().pid, scope, moved)) return std::move(*outside);
+  if (is_anothers(ports_.processes, process.key())) return refuse_anothers(process.key());
+  if (auto outside = gather_tree(run, process.key(), uid, scope, moved)) return std::move(*outside);
   run.attached.push_back(process.key());
   remember(run);
   // What is ending already must not miss its SIGTERM for having come late; the others have had theirs.

@@ -284,6 +284,103 @@ TEST_F(ALeader, IsToldTheIdOfTheRunThatItBelongsToOnlyWhereThatIsItsOwners) {
   EXPECT_THAT((**answer).error().message, ::testing::Not(HasSubstr("job")));
 }
 
+// ---- whose pid it is ----
+
+TEST_F(ALeader, BringsNobodyWhoHasThePidOfADescendantByThen) {
+  bool replaced = false;
+  world.cgroups.before_move = [&](pid_t pid) {
+    if (pid == child && !std::exchange(replaced, true)) replace_by_roots(child);
+  };
+
+  world.register_run("job", leader);
+
+  expect_in_scope(leader);
+  expect_with_cron(child);
+  world.advance(minutes{40});
+  EXPECT_EQ(end_of(), Reason::kWallClock);
+  expect_with_cron(child);
+}
+
+TEST_F(ALeader, WhosePidIsAnothersInItsScopeByThenIsRefused) {
+  const pid_t roots_child = world.spawn(cron);
+  bool opened = false;
+  world.on_port_call = [&](const char* call) {
+    if (call != std::string_view("open") || std::exchange(opened, true)) return;
+    replace_by_roots(leader);
+    world.process(leader).cgroup = scope_path();
+    world.process(roots_child).stat.parent = leader;
+  };
+
+  const Answer answer = world.request_register("job", leader);
+  world.advance(minutes{40});
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kNoSuchProcess);
+  expect_with_cron(leader);
+  expect_with_cron(roots_child);
+  expect_left_alone(child);
+  expect_nothing_left();
+}
+
+TEST_F(ALeader, WhosePidIsAnothersByThenSendsNobodyToWhereThatOneCameFrom) {
+  const std::string home = world.process(leader).cgroup;
+  const pid_t worker = world.spawn(child, "worker");
+  world.cgroups.immovable = {worker};
+  bool replaced = false;
+  world.cgroups.before_move = [&](pid_t pid) {
+    if (pid != worker || std::exchange(replaced, true)) return;
+    replace_by_roots(leader);
+    world.process(leader).cgroup = scope_path();
+  };
+
+  const Answer answer = world.request_register("job", leader);
+  world.advance(minutes{40});
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kNoSuchProcess);
+  expect_with_cron(leader);
+  for (const pid_t pid : {child, worker}) {
+    expect_left_alone(pid);
+    EXPECT_EQ(world.process(pid).cgroup, home);
+  }
+  expect_nothing_left();
+}
+
+TEST_F(ALeader, ThatIsGivenBackTakesNobodyToWhereItCameFrom) {
+  world.cgroups.immovable = {child};
+  bool replaced = false;
+  world.cgroups.before_put_back = [&](pid_t pid) {
+    if (pid == leader && !std::exchange(replaced, true)) replace_by_roots(leader);
+  };
+
+  const Answer answer = world.request_register("job", leader);
+  world.advance(minutes{40});
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kScopeFailed);
+  expect_with_cron(leader);
+  expect_nothing_left();
+}
+
+TEST_F(ALeader, OfThousandsIsRefusedBeforeItIsTouched) {
+  for (int i = 0; i < 2048; ++i) world.spawn(leader);
+
+  const Answer answer = world.request_register("job", leader);
+  world.deliver();
+
+  EXPECT_EQ(refusal_of(*answer), Refusal::kScopeFailed);
+  EXPECT_THAT((*answer)->error().message, HasSubstr("more than 2048 processes"));
+  EXPECT_THAT(world.placer.orders, IsEmpty());
+}
+
+TEST_F(ALeader, WhoseDescendantsAreInRunsOfTheirOwnMayHaveThousands) {
+  const pid_t other = world.spawn(owner, "other");
+  world.register_run("other", other);
+  for (int i = 0; i < 2048; ++i) world.process(world.spawn(leader)).cgroup = world.process(other).cgroup;
+
+  const Answer answer = world.request_register("job", leader);
+  world.deliver();
+
+  EXPECT_TRUE((*answer)->has_value());
+}
+
 // ---- memory from before ----
 
 class AFatTree : public ALeader {
@@ -312,6 +409,26 @@ TEST_F(AFatTree, IsJudgedByBothTogether) {
   world.advance(seconds{1});
 
   EXPECT_EQ(end_of(), Reason::kMemory);
+}
+
+TEST_F(AFatTree, OfVeryManyProcessesDoesNotKeepAnybodyFromOthersByLooksAtItsMemory) {
+  for (int i = 0; i < 998; ++i) world.spawn(leader);
+  const RunKey key = world.register_run("job", leader);
+  world.advance(seconds{1});
+  const std::size_t before = world.processes.anonymous_reads;
+
+  // Page cache holds it at its tripwire all the time.
+  world.process(leader).anonymous = mib(512 + 900);
+  for (int i = 0; i < 100; ++i) {
+    world.use_memory("job", mib(900), mib(200));
+    world.advance(std::chrono::milliseconds{10});
+  }
+  const std::size_t looks = (world.processes.anonymous_reads - before) / 1000;
+  (void)supervisor.read_usage(*supervisor.find(key));
+
+  EXPECT_GE(looks, 4U);
+  EXPECT_LE(looks, 6U);
+  EXPECT_EQ(world.processes.anonymous_reads - before, 1000 * looks) << "who asks is told what is known";
 }
 
 TEST_F(AFatTree, MayUseAgainWhatItHasFreed) {
@@ -357,6 +474,58 @@ TEST_F(AFatTree, CountsOnceWhatItsWorkersShare) {
   world.register_run("job", leader);
 
   EXPECT_EQ(world.slice("job").limits.tripwire, mib(2048 - 512));
+}
+
+TEST_F(AFatTree, WhoseMemoryTakesLongToBeReadIsChargedForItThen) {
+  world.process(child).share_blocks = true;
+  world.register_run("job", leader);
+  world.advance(seconds{5});
+  EXPECT_EQ(world.slice("job").limits.tripwire, mib(2048 - 512));
+
+  world.process(child).share_blocks = false;
+  world.advance(seconds{2});
+
+  EXPECT_EQ(world.slice("job").tripwire, mib(1024));
+  EXPECT_EQ(world.slice("job").limits.tripwire, mib(1024));
+  EXPECT_EQ(world.slice("job").limits.ceiling, mib(1024 + 256));
+  EXPECT_EQ(end_of(), std::nullopt);
+}
+
+TEST_F(AFatTree, IsChargedForALittleThatIsReadLateAsAPartOfAllOfIt) {
+  world.process(leader).anonymous = mib(100);  // A little by itself, as the child's is.
+  world.process(child).anonymous = mib(60);
+  world.process(child).share_blocks = true;
+  world.register_run("job", leader);
+  EXPECT_EQ(world.slice("job").limits.tripwire, mib(2048));
+
+  world.process(child).share_blocks = false;
+  world.advance(seconds{5});
+
+  EXPECT_EQ(world.slice("job").limits.tripwire, mib(2048 - 160));
+}
+
+TEST_F(AFatTree, IsNotChargedTwiceForWhatItTookWhileThatWasRead) {
+  world.process(child).share_blocks = true;
+  world.register_run("job", leader);
+  world.process(child).anonymous = mib(512 + 900);
+  world.use_memory("job", mib(900));
+  world.advance(seconds{5});
+
+  world.process(child).share_blocks = false;
+  world.advance(seconds{2});
+
+  EXPECT_EQ(world.slice("job").limits.tripwire, mib(1024));
+  EXPECT_EQ(end_of(), std::nullopt);
+}
+
+TEST_F(AFatTree, WhoseMemoryIsNeverReadIsWatchedForWhatComes) {
+  world.process(child).share_blocks = true;
+  world.register_run("job", leader);
+
+  world.use_memory("job", mib(2100));
+  world.advance(seconds{1});
+
+  EXPECT_EQ(end_of(), Reason::kMemory);
 }
 
 TEST_F(ALeader, IsNotChargedForALittle) {
@@ -600,22 +769,28 @@ TEST_F(ACappedHost, RefusesOneMoreOfAUserThoseBeingPlacedIncluded) {
   EXPECT_EQ(refusal_of(*world.request_register("third", world.spawn(owner))), Refusal::kTooManyAnalyses);
 }
 
-TEST_F(ACappedHost, RefusesOneMoreThanItCarriesToEverybody) {
-  const pid_t roots = world.spawn(world.user_shell);
-  const auto as_root = [&](const std::string& id, pid_t pid) {
+TEST_F(ACappedHost, RefusesOneMoreThanItCarriesToEverybodyAndToAdministratorsAtTwiceAsMany) {
+  constexpr uid_t kAnother = 4711;
+  const auto ask = [&](const std::string& id, uid_t uid) {
+    const pid_t pid = world.spawn(world.user_shell);
+    world.process(pid).uid = uid;
     const auto answer = std::make_shared<std::optional<Result<RunKey>>>();
-    supervisor.request_register({World::id(id), world.handle(pid), {}, world.caller(0)}, world.now(),
+    supervisor.request_register({World::id(id), world.handle(pid), {}, world.caller(uid)}, world.now(),
                                 [answer](Result<RunKey> key, const Now&) { *answer = std::move(key); });
     return answer;
   };
 
-  const auto third = as_root("third", roots);
-  const auto fourth = as_root("fourth", world.spawn(world.user_shell));
+  const auto third = ask("third", kAnother);
+  const auto fourth = ask("fourth", kAnother);
+  std::vector<std::shared_ptr<std::optional<Result<RunKey>>>> roots;
+  for (const char* id : {"four", "five", "six", "seven"}) roots.push_back(ask(id, 0));
   world.placer.release();
   world.deliver();
 
   EXPECT_TRUE((*third)->has_value());
   EXPECT_EQ(refusal_of(*fourth), Refusal::kTooManyAnalyses);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_TRUE((*roots.at(i))->has_value()) << i;
+  EXPECT_EQ(refusal_of(*roots.at(3)), Refusal::kTooManyAnalyses);
 }
 
 TEST_F(ACappedHost, HasRoomAgainAfterAnEnd) {

@@ -54,7 +54,8 @@ void Supervisor::on_limits_written(RunKey key, const Now& now) {
   const auto it = runs_.find(key);
   if (it == runs_.end() || !it->second->cgroup) return;
   // By systemd, by us, or by somebody else: a look will tell.
-  const LimitWatchState& watch = it->second->limit_watch;
+  LimitWatchState& watch = it->second->limit_watch;
+  watch.written = true;
   Instant due = now.monotonic + kDriftDebounce;
   if (watch.restored_at) due = std::max(due, *watch.restored_at + kDriftPause);
   if (due < watch.next_look) arm_drift_look(*it->second, due);
@@ -75,6 +76,7 @@ bool Supervisor::spare_what_it_has(Run& run, const LimitsFound& found) {
 
 void Supervisor::look_for_drift(Run& run, const Now& now) {
   arm_drift_look(run, now.monotonic + kDriftInterval);
+  run.limit_watch.written = false;
   const bool placed = run.phase != Phase::kPlacing && run.phase != Phase::kStopWhilePlacing;
   const bool busy = run.rehousing || run.changing || run.releasing || run.attaching > 0;
   if (!run.cgroup || !placed || run.over() || run.emptied || run.settling || busy) return;
@@ -104,6 +106,26 @@ void Supervisor::on_unit_removed(const std::string& unit, const Now& now) {
   }
 }
 
+void Supervisor::look_for_lost_units() {
+  std::vector<std::string> ours;
+  for (const auto& [key, run] : runs_) {
+    if (!run->cgroup || run->over() || run->phase == Phase::kPlacing || run->phase == Phase::kStopWhilePlacing)
+      continue;
+    ours.push_back(run->slice);
+    const auto found = run->cgroup->read_limits();
+    if (!found) continue;
+    for (const auto& [scope, whole] : found->scopes) ours.push_back(scope);
+  }
+  if (ours.empty()) return;
+  // Of what was there before it was asked: what comes while it answers is not among its units yet.
+  ports_.placer.request_units([this, ours](const Result<std::set<std::string>>& units, const Now& when) {
+    if (!units) return;
+    for (const std::string& unit : ours) {
+      if (!units->contains(unit)) on_unit_removed(unit, when);
+    }
+  });
+}
+
 bool Supervisor::is_inhabited(const Run& run, const std::string& unit) const {
   if (unit == run.slice) return !is_empty(run);
   const auto pids = run.cgroup->read_processes();
@@ -130,6 +152,7 @@ void Supervisor::restore_unit(Run& run, const Now& now) {
     restored.limit_watch.lost_unit.clear();
     tell_limits(restored);
     remember(restored);
+    ++tally_.units_restored;
     chronicle_.unit_restored(restored, lost, when);
   });
 }
@@ -148,6 +171,7 @@ void Supervisor::restore_limits(Run& run, std::vector<Drift> drifts, const Now& 
     arm(run, Purpose::kMemoryLook, now.monotonic);
   }
 
+  ++tally_.limits_restored;
   ++watch.unreported;
   std::erase_if(watch.reported, [&](const auto& entry) { return now.monotonic - entry.second >= kReportAgain; });
   const bool is_new = std::any_of(drifts.begin(), drifts.end(), [&](const Drift& drift) {

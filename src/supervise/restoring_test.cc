@@ -19,6 +19,7 @@ using ::testing::Pair;
 using testing::Reply;
 using ::testing::SizeIs;
 using testing::Slice;
+using testing::Told;
 using testing::ToldNothing;
 using testing::ToldToEnd;
 using testing::World;
@@ -69,6 +70,16 @@ TEST_F(ALimitedRun, GetsACeilingBackAMomentAfterItWasLifted) {
   EXPECT_THAT(restored()[0].details,
               ElementsAre(Pair("memory.max_before", supervise::DetailValue(std::string("max"))),
                           Pair("memory.max", supervise::DetailValue(std::to_string(mib(1152).count())))));
+}
+
+TEST_F(ALimitedRun, GetsACeilingBackAtOnceThoughTheLoopIsNeverAtRest) {
+  world.busy_loop = true;
+  for (const Span after : {seconds{1}, seconds{16}}) {  // Then a round waits for the loop.
+    world.advance(after);
+    lift_ceiling();
+    world.advance(seconds{1});
+    expect_limits_as_registered();
+  }
 }
 
 TEST_F(ALimitedRun, GetsEverythingBackWithin30SecondsThoughNothingTold) {
@@ -204,7 +215,7 @@ TEST_F(ALimitedRun, WhoseValuesAreNewEachTimeDoesNotFillTheLedger) {
 TEST_F(ALimitedRun, IsNotLookedAtWhileItIsReleased) {
   const auto reply = std::make_shared<std::optional<Result<void>>>();
   world.placer.hold();
-  supervisor.request_unregister(World::id("job"), world.now(), World::keep(reply));
+  supervisor.request_unregister(World::id("job"), world.caller(), world.now(), World::keep(reply));
   lift_ceiling();
   world.advance(minutes{1});
   EXPECT_THAT(restored(), IsEmpty());
@@ -277,6 +288,53 @@ TEST_F(ALimitedRun, WhoseScopeIsLostTriesAgainWhereThatFails) {
   EXPECT_EQ(find()->scope, World::scope_name("job", 3));
   EXPECT_EQ(world.process(leader).cgroup, scope_path(World::scope_name("job", 3)));
   EXPECT_THAT(restored(), SizeIs(1));
+}
+
+TEST_F(ALimitedRun, WhoseScopeSystemdHasLostWhileNobodyWatchedGetsAnother) {
+  world.lose_unit(World::scope_name("job"), Told::kNobody);
+  world.restart_daemon();
+  world.adopt();
+  world.advance(seconds{1});
+  EXPECT_EQ(find()->scope, World::scope_name("job", 2));
+  EXPECT_EQ(world.process(leader).cgroup, scope_path(World::scope_name("job", 2)));
+  EXPECT_EQ(world.process(child).cgroup, scope_path(World::scope_name("job", 2)));
+  EXPECT_THAT(restored(), SizeIs(1));
+  expect_limits_as_registered();
+}
+
+TEST_F(ALimitedRun, WhoseSliceSystemdHasLostWhileNobodyWatchedGetsItBack) {
+  world.lose_unit(World::slice_name("job"), Told::kNobody);
+  world.restart_daemon();
+  world.adopt();
+  world.advance(seconds{1});
+  EXPECT_EQ(find()->scope, World::scope_name("job", 2));
+  EXPECT_EQ(slice().limits.ceiling, mib(1152));
+  EXPECT_THAT(restored(), SizeIs(1));
+}
+
+TEST_F(ALimitedRun, WhoseScopeSystemdLosesWhileTheBusIsAwayGetsAnother) {
+  world.lose_unit(World::scope_name("job"), Told::kNobody);
+  world.placer.hold();
+  (void)world.placer.lose();
+  world.placer.release();
+  supervisor.on_manager_back(world.now());
+  world.advance(seconds{1});
+  EXPECT_EQ(find()->scope, World::scope_name("job", 2));
+  EXPECT_THAT(restored(), SizeIs(1));
+}
+
+TEST_F(ALimitedRun, IsNotMovedWhereSystemdHasAllOfItsUnitsOrDoesNotSay) {
+  world.restart_daemon();
+  world.placer.hold();
+  world.adopt();
+  (void)world.placer.lose();
+  world.placer.release();
+  world.advance(seconds{1});
+  world.restart_daemon();
+  world.adopt();
+  world.advance(seconds{20});
+  EXPECT_THAT(restored(), IsEmpty());
+  EXPECT_EQ(find()->scope, World::scope_name("job"));
 }
 
 TEST_F(ALimitedRun, IsNotMovedForAUnitThatIsEmptyOrAnothers) {

@@ -71,4 +71,6 @@ bool says_gone(const Error& error) {
          error.code == std::errc::no_such_process;
 }
 
+bool says_process_gone(const Error& error) { return error.code == std::errc::no_such_process; }
+
 }  // namespace aw::supervise

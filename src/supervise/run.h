@@ -37,8 +37,9 @@ enum class Purpose : std::uint32_t {
   kAdoptAgain,    ///< of no run: what could not be watched at the start is tried again
   kSweep,         ///< of no run: are there slices that nobody accounts for?
   kPulse,         ///< of no run: somebody wants to know whether the wheel turns
+  kLateRounds,    ///< of no run: rounds have waited for too long for the loop to have nothing else to do
 };
-inline constexpr std::size_t kPurposes = 17;
+inline constexpr std::size_t kPurposes = 18;
 
 /// What a run has told of its memory so far.
 struct MemoryWatchState {
@@ -49,6 +50,10 @@ struct MemoryWatchState {
   Instant next_look{};                  ///< an earlier look at memory.stat is put off to here
   std::optional<Limits> still_held_to;  ///< by systemd: lower ones came when it had more, and it is ended for that
   StallDetector stall;
+  /// As long as it is not known what was precharged. A daemon that takes the run over does not ask again.
+  std::shared_ptr<const AnonymousShares> precharge_asked = nullptr;
+  Bytes precharge_known{};  ///< of that, before the processes were moved
+  Bytes elsewhere{};        ///< of what is precharged, what was still there at the last look
 };
 
 /// Orphans beside a living leader.
@@ -65,6 +70,7 @@ struct LimitWatchState {
   std::optional<SliceLimits> in_force;  ///< what systemd has taken last
   unsigned telling = 0;                 ///< requests to it that are not answered yet
   bool mercy_due = false;               ///< the tripwire is lifted, and systemd is told of it in a moment
+  bool written = false;                 ///< somebody has, since the last look
   Instant next_look = kNever;
   std::string lost_unit;               ///< systemd has it no more, and processes were in it; empty: none
   std::optional<Instant> restored_at;  ///< the last time
@@ -150,6 +156,9 @@ struct Run {
   bool releasing = false;        ///< … and out of our hands: its limits are void already
   std::optional<Cause> put_off;  ///< came up while releasing; counts if that fails
   bool release_begun = false;    ///< by a daemon before this one: systemd may have let somebody out, or do it yet
+  std::optional<std::uint64_t> sampled_tasks;  ///< when its processes were counted last for a sample
+  std::uint32_t sampled_processes = 0;
+  Instant counted{};
   Instant ending_since{};
   bool told = false;  ///< SIGTERM was sent
   bool escalated = false;

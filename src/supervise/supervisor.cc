@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/failpoint.h"
+#include "supervise/limit_details.h"
 #include "supervise/refusal.h"
 
 namespace aw::supervise {
@@ -17,6 +18,12 @@ namespace {
 /// a second when what fills it is page cache.
 constexpr Span kNearLimitPause = std::chrono::milliseconds{10};
 constexpr Span kCachePause = std::chrono::milliseconds{100};
+/// … and where each of its processes must be looked at, so that a tree of thousands takes a twentieth of our time: such
+/// a look takes some 10 us.
+constexpr Span kPauseForEach = std::chrono::microseconds{200};
+constexpr Span kLongestPause = std::chrono::seconds{1};
+/// Whoever asks how much a run has is told what the last look found, where one more would be at more processes.
+constexpr std::uint32_t kMostLookedAtForUsage = 256;
 constexpr Span kMercyDelay = std::chrono::milliseconds{250};
 /// The cgroup is empty before the leader's pidfd says that it is gone, by microseconds.
 constexpr Span kLeaderPatience = std::chrono::seconds{1};
@@ -64,9 +71,11 @@ struct Supervisor::Ended {
 Supervisor::Supervisor(Ports ports, Policy policy, Machine machine, const Now& now)
     : ports_(std::move(ports)),
       policy_(policy),
-      machine_(machine),
-      chronicle_(ports_.identity, ports_.processes, ports_.recorder),
-      wheel_(now.monotonic) {}
+      machine_(std::move(machine)),
+      chronicle_(ports_.identity, ports_.processes, ports_.recorder, tally_, machine_.undelegated),
+      wheel_(now.monotonic),
+      sampler_(sampling(), policy_.series),
+      rounds_(rounds()) {}
 
 Supervisor::~Supervisor() = default;
 
@@ -103,6 +112,8 @@ void Supervisor::on_timer(const Now& now) {
       sweep(now);
     } else if (purpose == Purpose::kPulse) {
       std::exchange(beat_, {})(now);
+    } else if (purpose == Purpose::kLateRounds) {
+      rounds_.on_late(now);
     } else if (const auto it = runs_.find(tag.owner); it != runs_.end()) {
       on_due(*it->second, purpose, now);
     }
@@ -133,9 +144,11 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
       run.limit_watch.mercy_due = false;
       return tell_limits(run);
     case Purpose::kOrphanRound:
-      look(run, now);  // A notification that was lost costs a round, not the run.
-      if (!run.over()) look_for_orphans(run, false, now);
-      return;
+      return rounds_.add(run.key, purpose, now);
+    case Purpose::kDriftRound:
+      if (run.limit_watch.written) return look_for_drift(run, now);
+      run.limit_watch.next_look = kNever;  // What is written meanwhile does not wait for this round.
+      return rounds_.add(run.key, purpose, now);
     case Purpose::kOrphanConfirm:
       return look_for_orphans(run, true, now);
     case Purpose::kOrphanKill:
@@ -146,8 +159,6 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
       return confirm_owner(run, now);
     case Purpose::kEmptyConfirm:
       return confirm_empty(run, now);
-    case Purpose::kDriftRound:
-      return look_for_drift(run, now);
     case Purpose::kKernelKill:
       look(run, now);
       if (!run.over()) happen(run, Happening::kKernelKilled, now);
@@ -156,9 +167,34 @@ void Supervisor::on_due(Run& run, Purpose purpose, const Now& now) {
     case Purpose::kAdoptAgain:
     case Purpose::kSweep:
     case Purpose::kPulse:
+    case Purpose::kLateRounds:
       return;  // Of no run that lives; on_timer() has them.
   }
   unreachable(purpose);
+}
+
+Rounds::Ports Supervisor::rounds() {
+  return {[this](RunKey key, Purpose purpose, const Now& now) { make_round(key, purpose, now); },
+          [this] { ports_.request_rounds(); },
+          [this](Instant due) {
+            (void)wheel_.arm(due, {0, static_cast<std::uint32_t>(Purpose::kLateRounds), 0});
+            update_alarm();
+          },
+          [this] { return ports_.read_clock(); }};
+}
+
+void Supervisor::on_rounds_due(const Now& now) {
+  finished_.clear();
+  rounds_.on_due(now);
+}
+
+void Supervisor::make_round(RunKey key, Purpose purpose, const Now& now) {
+  const auto it = runs_.find(key);
+  if (it == runs_.end()) return;
+  Run& run = *it->second;
+  if (purpose == Purpose::kDriftRound) return look_for_drift(run, now);
+  look(run, now);  // A notification that was lost costs a round, not the run.
+  if (!run.over()) look_for_orphans(run, false, now);
 }
 
 void Supervisor::request_pulse(Instant due, std::function<void(const Now&)> beat) {
@@ -210,7 +246,8 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       AW_FAILPOINT("run.ending-noted");
       chronicle_.ending(run, now);
       AW_FAILPOINT("run.ending-recorded");
-      return;
+      sampler_.stir(run.key, now);
+      return sample_decision(run);
     case Action::kLiftTripwire:
       if (run.limits.memory.is_infinite()) return;
       // At once by hand, and for good through systemd a little later, if the run is still there by then: what is
@@ -220,7 +257,10 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
       return arm(run, Purpose::kMercyProperty, now.monotonic + kMercyDelay);
     case Action::kSendTerm:
       if (run.told) return;  // By the daemon before this one.
-      if (!run.cause || !run.cause->term_sent_elsewhere) send_term(run, run.cgroup->path());
+      if (!run.cause || !run.cause->term_sent_elsewhere) {
+        send_term(run, run.cgroup->path());
+        measure_signal(run);
+      }
       AW_FAILPOINT("run.term-sent");
       run.told = true;
       return remember(run);
@@ -250,7 +290,8 @@ void Supervisor::carry_out(Run& run, Action action, const Now& now) {
     case Action::kLetLive:
       remember(run);
       AW_FAILPOINT("run.released-noted");
-      return chronicle_.unregistered(run, now);
+      chronicle_.unregistered(run, now);
+      return close_series(run, now);
     case Action::kForget:
       return forget(run);
   }
@@ -288,6 +329,15 @@ void Supervisor::send_term(Run& run, const std::string& path) {
     }
     told = *pids;
   }
+}
+
+/// As it was for the last process that was told: thawing, and a large tree, take their time as well.
+void Supervisor::measure_signal(const Run& run) {
+  if (!run.cause) return;
+  const Instant sent = ports_.read_clock();
+  tally_.breach_to_signal.at(static_cast<std::size_t>(run.cause->reason)).add(sent - run.ending_since);
+  if (run.cause->reason == Reason::kWallClock && run.deadline != kNever)
+    tally_.deadline_lateness.add(sent - run.deadline);
 }
 
 Reason Supervisor::reason_of_end(const Run& run) const {
@@ -331,9 +381,11 @@ void Supervisor::record_end(Run& run, const Now& now) {
   if (const auto events = run.cgroup->read_memory_events()) run.memory.last_events = *events;
   if (!run.cause && run.memory.last_events.oom_kill > 0) run.cause = kernel_kill(run.memory.last_events, now);
   AW_FAILPOINT("run.empty");
-  look_for_escapes(run, read_members(run), now);  // Who was moved out since the last round outlives the run.
+  if (const auto members = read_members(run))
+    look_for_escapes(run, *members, now);  // Who was moved out since the last round outlives the run.
   chronicle_.ended(run, reason_of_end(run), now);
   AW_FAILPOINT("run.end-recorded");
+  close_series(run, now);
   const auto tasks = run.cgroup->read_counters().tasks;
   if (tasks.value_or(0) > 0) {
     ended_[run.key] = std::make_unique<Ended>(Ended{chronicle_.last_end(), run.cgroup->path()});
@@ -344,11 +396,12 @@ void Supervisor::record_end(Run& run, const Now& now) {
 void Supervisor::forget(Run& run) {
   for (TimerHandle& timer : run.timers) (void)wheel_.cancel(std::exchange(timer, {}));
   update_alarm();
+  sampler_.end(run.key);
   const bool placed = run.cgroup != nullptr;
   run.cgroup.reset();
   run.leader.reset();
   run.owner.reset();
-  if (placed) remove_when_kept(run.slice);
+  if (placed) remove_when_kept(run.slice, run.uid);
   if (const auto it = by_id_.find(run.id); it != by_id_.end() && it->second == run.key) by_id_.erase(it);
   const auto it = runs_.find(run.key);
   AW_ASSERT(it != runs_.end());
@@ -364,6 +417,7 @@ void Supervisor::on_cgroup_changed(RunKey key, const Now& now) {
 }
 
 void Supervisor::on_events_lost(const Now& now) {
+  ++tally_.events_lost;
   std::vector<RunKey> keys;
   for (const auto& [key, run] : runs_) keys.push_back(key);
   for (const RunKey key : keys) on_cgroup_changed(key, now);
@@ -392,7 +446,9 @@ void Supervisor::look_at_memory(Run& run, const Now& now) {
     // It kills a scope whole, within milliseconds. Of a tree with several, the rest must not live on: never a half.
     return arm(run, Purpose::kKernelKill, now.monotonic + kKernelKillPatience);
   }
-  if (events->high > before.high) weigh_memory(run, now);
+  if (events->high == before.high) return;
+  sampler_.stir(run.key, now);
+  weigh_memory(run, now);
 }
 
 bool Supervisor::has_more_than_allowed(const Run& run) const {
@@ -405,22 +461,28 @@ bool Supervisor::is_breach(const Run& run, Bytes unreclaimable) const {
   return judge_memory(unreclaimable, Bytes(0), run.limits.memory, slack) == MemoryVerdict::kBreach;
 }
 
-Bytes Supervisor::memory_elsewhere(const Run& run, const MemoryStat& stat) const {
+Bytes Supervisor::memory_elsewhere(const Run& run, const MemoryStat& stat, std::size_t* looked_at) const {
   if (run.memory.precharged == Bytes(0)) return Bytes(0);
   // What was charged elsewhere before the registration may have been freed since: it is at most what the processes
   // have and this cgroup was not charged for.
   Bytes held(0);
   if (const auto pids = run.cgroup->read_processes()) {
     for (const pid_t pid : *pids) held = held + ports_.processes.read_anonymous(pid);
+    if (looked_at != nullptr) *looked_at = pids->size();
   }
   return std::min(run.memory.precharged, held - stat.anon);
 }
 
 void Supervisor::follow_precharge(Run& run, Bytes elsewhere) {
+  if (run.releasing) return;  // Those who are out already may be back in a moment.
   // What was freed elsewhere may be used again here. It never grows back: whatever is new is charged to the run.
   if (run.memory.precharged - elsewhere <= negligible_precharge(run.limits.memory)) return;
   run.memory.precharged = elsewhere;
-  (void)run.cgroup->write_tripwire(run.limits.memory - elsewhere);  // At once; for good through systemd.
+  hold_to_precharge(run);
+}
+
+void Supervisor::hold_to_precharge(Run& run) {
+  (void)run.cgroup->write_tripwire(slice_limits(run).tripwire);  // At once; for good through systemd.
   tell_limits(run);
 }
 
@@ -429,22 +491,30 @@ void Supervisor::weigh_memory(Run& run, const Now& now) {
   if (now.monotonic < run.memory.next_look) return arm(run, Purpose::kMemoryLook, run.memory.next_look);
   const auto stat = run.cgroup->read_memory_stat();
   if (!stat) return;
-  const Bytes elsewhere = memory_elsewhere(run, *stat);
+  if (take_late_precharge(run, stat->anon)) {
+    hold_to_precharge(run);
+    remember(run);
+  }
+  std::size_t looked_at = 0;
+  const Bytes elsewhere = memory_elsewhere(run, *stat, &looked_at);
   const Bytes used = stat->unreclaimable() + elsewhere;
+  const bool near_limit = used > run.limits.memory - run.limits.memory / 8;
+  const Span for_all = std::min(kPauseForEach * static_cast<std::int64_t>(looked_at), kLongestPause);
+  run.memory.next_look = now.monotonic + std::max(near_limit ? kNearLimitPause : kCachePause, for_all);
+  run.memory.elsewhere = elsewhere;
   run.memory.unreclaimable = used;
   run.memory.highest_unreclaimable = std::max(run.memory.highest_unreclaimable, used);
   if (is_breach(run, used)) {
     return cause(run, {Reason::kMemory, "unreclaimable memory passed the limit", false}, now);
   }
   follow_precharge(run, elsewhere);
-  const bool near_limit = used > run.limits.memory - run.limits.memory / 8;
-  run.memory.next_look = now.monotonic + (near_limit ? kNearLimitPause : kCachePause);
   if (const auto pressure = run.cgroup->read_memory_pressure()) {
     if (run.memory.stall.observe(now.monotonic, *pressure, *stat)) {
       return cause(run, {Reason::kMemory, "stalled: nothing but full memory pressure and refaults", false}, now);
     }
     if (run.memory.stall.suspects()) arm(run, Purpose::kMemoryLook, now.monotonic + std::chrono::seconds{1});
   }
+  if (run.memory.precharge_asked) arm(run, Purpose::kMemoryLook, now.monotonic + std::chrono::seconds{1});
 }
 
 void Supervisor::on_emptied(Run& run, const Now& now) {
@@ -460,8 +530,9 @@ void Supervisor::on_emptied(Run& run, const Now& now) {
   if (std::exchange(run.settling, true)) return;
   // systemd tells of a stop job before it sends SIGTERM, but the bus may be slower than the death.
   arm(run, Purpose::kEmptyConfirm, now.monotonic + kLeaderPatience);
-  ports_.placer.request_settled([this, key = run.key](const Result<void>&, const Now& when) {
+  ports_.placer.request_settled([this, key = run.key](const Result<void>& settled, const Now& when) {
     finished_.clear();
+    if (!settled) return;  // The timer's turn, then: what it had to tell may come until then.
     if (const auto it = runs_.find(key); it != runs_.end()) confirm_empty(*it->second, when);
   });
 }
@@ -469,7 +540,9 @@ void Supervisor::on_emptied(Run& run, const Now& now) {
 void Supervisor::confirm_empty(Run& run, const Now& now) {
   if (is_empty(run)) {
     if (finish_release(run, now)) return;
-    const auto outside = run.leader_end.ended ? std::nullopt : find_outside(run, run.leader_key);
+    const auto sought = run.leader_end.ended ? Result(std::optional<std::string>()) : find_outside(run, run.leader_key);
+    if (!sought) return arm(run, Purpose::kEmptyConfirm, now.monotonic + kLeaderPatience);
+    const std::optional<std::string>& outside = *sought;
     if (outside && !run.cause) {
       // `external`: neither the tree nor anybody who may ask for it has ended the run, and neither has the watchdog.
       // Somebody else has ended that it is watched.
@@ -565,6 +638,10 @@ void Supervisor::report_unreaped(RunKey key, const Now& now) {
 Result<void> Supervisor::end(const AnalysisId& id, const Caller& caller, const Now& now) {
   const auto it = by_id_.find(id);
   if (it == by_id_.end()) return refuse(Refusal::kNoSuchAnalysis, "no analysis \"" + id.text() + "\" is running");
+  if (runs_.at(it->second)->releasing) {
+    // Where the release succeeds there is no run left to be ended: nobody is told that it was.
+    return refuse(Refusal::kScopeFailed, "the analysis \"" + id.text() + "\" is being unregistered; try again");
+  }
   Requester requester{caller.uid, caller.pid, ""};
   std::string detail = "asked by uid " + std::to_string(caller.uid);
   if (const auto stat = ports_.processes.find_stat(caller.pid)) {
@@ -592,6 +669,12 @@ const Run* Supervisor::find(const AnalysisId& id) const {
   return it == by_id_.end() ? nullptr : find(it->second);
 }
 
+const Run* Supervisor::find_by_run_id(const std::string& run_id) const {
+  const auto it =
+      std::find_if(runs_.begin(), runs_.end(), [&](const auto& entry) { return entry.second->run_id == run_id; });
+  return it == runs_.end() ? nullptr : it->second.get();
+}
+
 const Run* Supervisor::find(RunKey key) const {
   const auto it = runs_.find(key);
   return it == runs_.end() ? nullptr : it->second.get();
@@ -599,12 +682,14 @@ const Run* Supervisor::find(RunKey key) const {
 
 Usage Supervisor::read_usage(const Run& run) const {
   Usage usage;
+  usage.not_in_force = limits_not_in_force(run.limits, machine_.undelegated);
   if (!run.cgroup) return usage;
   usage.counters = run.cgroup->read_counters();
-  if (const auto stat = run.cgroup->read_memory_stat()) {
-    usage.unreclaimable = stat->unreclaimable() + memory_elsewhere(run, *stat);
-  }
   if (const auto pids = run.cgroup->read_processes()) usage.processes = static_cast<std::uint32_t>(pids->size());
+  if (const auto stat = run.cgroup->read_memory_stat()) {
+    const bool small = usage.processes <= kMostLookedAtForUsage;
+    usage.unreclaimable = stat->unreclaimable() + (small ? memory_elsewhere(run, *stat) : run.memory.elsewhere);
+  }
   return usage;
 }
 
@@ -619,11 +704,21 @@ std::uint32_t Supervisor::ending() const {
   }));
 }
 
+std::uint64_t Supervisor::unkillable_processes() const {
+  std::uint64_t count = 0;
+  for (const auto& [key, run] : runs_) {
+    if (run->phase != Phase::kUnkillable || !run->cgroup) continue;
+    if (const auto pids = run->cgroup->read_processes()) count += pids->size();
+  }
+  return count;
+}
+
 bool Supervisor::busy() const {
-  if (!leaving_.empty()) return true;
+  if (!leaving_.empty() || !rounds_.empty()) return true;
   return std::any_of(runs_.begin(), runs_.end(), [](const auto& entry) {
     const Run& run = *entry.second;
     if (run.state() != State::kRunning) return run.state() != State::kUnkillable;
+    if (run.rehousing || run.attaching > 0) return true;
     const auto& orphans = run.orphans.reported;
     return run.emptied || run.settling || !run.orphans.suspects.empty() ||
            (run.leader_end.ended && run.limits.orphan_policy == OrphanPolicy::kKill) ||

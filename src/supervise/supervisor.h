@@ -15,9 +15,13 @@
 
 #include "supervise/admission.h"
 #include "supervise/chronicle.h"
+#include "supervise/departures.h"
 #include "supervise/policy.h"
 #include "supervise/ports.h"
+#include "supervise/rounds.h"
 #include "supervise/run.h"
+#include "supervise/sampler.h"
+#include "supervise/tally.h"
 #include "supervise/timer_wheel.h"
 
 namespace aw::supervise {
@@ -35,6 +39,7 @@ struct Usage {
   Counters counters;
   std::optional<Bytes> unreclaimable;
   std::uint32_t processes = 0;
+  std::vector<std::string> not_in_force;  ///< options that it has been given, and the host does not let us enforce
 };
 
 /// What the machine is like.
@@ -42,6 +47,8 @@ struct Machine {
   Bytes memory;
   unsigned cpus = 1;
   Bytes page_size{4096};
+  /// Controllers ("pids", "cpu") that a user's manager was not given: what they limit, nobody enforces.
+  std::vector<std::string> undelegated{};
 };
 
 struct RunNote;
@@ -57,6 +64,12 @@ class Supervisor {
     Identity& identity;
     /// Told when the next timer is due, each time that changes; nothing: no timer is armed.
     std::function<void(std::optional<Instant>)> set_alarm;
+    /// The same for the next samples, which everything else goes before.
+    std::function<void(std::optional<Instant>)> set_sampling_alarm;
+    /// Asks for on_rounds_due() once there is nothing else to do.
+    std::function<void()> request_rounds;
+    /// CLOCK_MONOTONIC as it is, not as it was at the loop's wake-up: to measure with, never to decide an end.
+    std::function<Instant()> read_clock;
   };
   using RegisterDone = std::function<void(Result<RunKey>, const Now&)>;
 
@@ -70,7 +83,7 @@ class Supervisor {
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
-  void set_policy(const Policy& policy) { policy_ = policy; }
+  void set_policy(const Policy& policy, const Now& now);
 
   /// The limits of a run for which none were asked.
   Limits allowed_defaults(const Limits& defaults, const Caller& caller) const {
@@ -82,7 +95,7 @@ class Supervisor {
   void request_register(Registration registration, const Now& now, RegisterDone done);
   void request_attach(const AnalysisId& id, std::unique_ptr<ProcessHandle> process, const Caller& caller,
                       const Now& now, Done done);
-  void request_unregister(const AnalysisId& id, const Now& now, Done done);
+  void request_unregister(const AnalysisId& id, const Caller& caller, const Now& now, Done done);
   void request_set_limits(const AnalysisId& id, const Limits& limits, const Caller& caller, const Now& now, Done done);
   void request_extend(const AnalysisId& id, Span by, const Caller& caller, const Now& now, Done done);
   Result<void> end(const AnalysisId& id, const Caller& caller, const Now& now);
@@ -90,6 +103,8 @@ class Supervisor {
   // What the adapters tell.
   void on_cgroup_changed(RunKey key, const Now& now);
   void on_timer(const Now& now);
+  void on_sampling_due(const Now& now);
+  void on_rounds_due(const Now& now);
   /// systemd has, or had, a job for one of our units that we did not ask for.
   void on_manager_job(const std::string& unit, ManagerJob job, const Now& now);
   /// systemd has unloaded a unit, and not to load it again: it has forgotten it, whatever is in its cgroup.
@@ -116,24 +131,36 @@ class Supervisor {
   /// To be called once, before any request: watches again what runs, finishes what was begun, and puts on record what
   /// ended meanwhile.
   void adopt(Before before, const Now& now);
+  /// What was on record at the start, for who could not read it then and gave adopt() no rows. Rows of runs that have
+  /// ended since are not to be among them.
+  void on_record_read(Before before, const Now& now);
 
   // Reading.
   const Run* find(const AnalysisId& id) const;
   const Run* find(RunKey key) const;
   const std::map<RunKey, std::unique_ptr<Run>>& runs() const { return runs_; }
+  const Run* find_by_run_id(const std::string& run_id) const;
   Usage read_usage(const Run& run) const;
   std::uint32_t monitored() const;
   std::uint32_t ending() const;
-  /// Something is being ended, or taken away after its end; what is unkillable excepted.
+  /// Something is being ended, or taken away after its end, what is unkillable excepted; or is to be looked at.
   bool busy() const;
 
+  /// Processes of runs that survive SIGKILL.
+  std::uint64_t unkillable_processes() const;
+  const Tally& tally() const { return tally_; }
+
   Chronicle& chronicle() { return chronicle_; }
+  Sampler& sampler() { return sampler_; }
+  const Sampler& sampler() const { return sampler_; }
 
  private:
   struct Ended;
 
   // registration.cc
   Result<std::unique_ptr<Run>> admit(Registration& registration);
+  /// Of all live runs of `uid` but `without`.
+  Sums sums_of(uid_t uid, const Run* without) const;
   void on_placed(RunKey key, Result<void> placed, const Now& now);
 
   /// A process that was moved, and the cgroup that it was in.
@@ -141,15 +168,25 @@ class Supervisor {
     ProcessKey process;
     std::string origin;
   };
-  std::optional<Error> gather_tree(Run& run, pid_t root, const std::string& scope, std::vector<Moved>& moved);
+  /// `owner`: whose `root` was when it was admitted.
+  std::optional<Error> gather_tree(Run& run, const ProcessKey& root, uid_t owner, const std::string& scope,
+                                   std::vector<Moved>& moved);
   Result<void> take_over(Run& run, std::vector<Moved>& moved, const Now& now);
   void give_back(const std::string& cgroup, std::vector<Moved> moved, const std::string& shelter, const Now& now,
                  Done done);
-  Result<void> finish_attach(Run& run, const ProcessHandle& process, const std::string& scope, Result<void> placed,
-                             std::vector<Moved>& moved);
+  Result<void> finish_attach(Run& run, const ProcessHandle& process, uid_t uid, const std::string& scope,
+                             Result<void> placed, std::vector<Moved>& moved);
+  /// Has everybody moved who is in a cgroup, those too who are forked meanwhile. Whoever is left, if anybody.
+  std::optional<pid_t> clear_out(const std::string& cgroup, const std::function<bool(const ProcessStat&)>& move);
   std::optional<pid_t> put_back_all(const std::string& cgroup, const std::vector<Moved>& moved);
   void keep_backstop_behind(RunKey key, const Now& now);
-  Bytes read_precharge(const Run& run) const;
+  /// A process, and those of its tree that would come with it: the first few thousand.
+  std::vector<pid_t> find_movable(const ProcessKey& root) const;
+  /// The same, where so many may come along, and at this caller's wish now.
+  Result<std::vector<pid_t>> admit_tree(const ProcessKey& root, uid_t uid, const Caller& caller, const Now& now);
+  void ask_precharge(Run& run, std::vector<pid_t> members) const;
+  /// Whether there is more than was known at the registration. `charged`: what the run's own cgroup has by now.
+  bool take_late_precharge(Run& run, Bytes charged) const;
   void request_place(const Run& run, const ScopeOrder& order);
   Result<void> refuse_registered(const ProcessHandle& process) const;
   void begin_watching(Run& run, const Now& now);
@@ -159,27 +196,45 @@ class Supervisor {
 
   // mistaken.cc
   std::optional<Moved> find_mistaken(const ProcessKey& asked, const std::string& cgroup) const;
+  /// It, and what it has forked in there since; empty: there is none.
+  std::vector<Moved> find_mistaken_tree(const ProcessKey& asked, const std::string& cgroup) const;
+  void add_mistaken(const ProcessKey& asked, const std::string& cgroup, std::vector<Moved>& moved) const;
+  /// Has `write` move `process` to the cgroup `to`. That takes its number, and whoever else has that by then goes back,
+  /// unless its parent is in `to`, or in `kin`. An error that says_gone(): `process` was not moved, it has ended.
+  Result<void> move_only(const ProcessKey& process, const std::string& to, const std::string& kin,
+                         const std::function<Result<void>()>& write);
+  /// False: there is nobody who was mistaken for `meant`.
+  bool return_mistaken(const ProcessKey& meant, const std::string& to, const std::string& kin);
+  void shelter_mistaken(std::vector<ProcessKey> processes);
   bool lives_outside(const ProcessKey& process, const std::string& cgroup) const;
   void forget_asked(Run& run, const ProcessKey& process);
 
   // adoption.cc
   /// What there was to know a slice by.
   enum class Known {
-    kNoted,     ///< its note, or the ledger's row
+    kNoted,     ///< its note
+    kOnRecord,  ///< the ledger's row alone
     kAskedFor,  ///< that systemd was asked to place it
     kNothing
   };
-  std::optional<RunNote> read_placement(const std::string& slice) const;
+  struct Recognised;
+  std::optional<RunNote> read_placement(const std::string& run_id) const;
+  std::optional<RunNote> find_placement(const std::string& slice, const std::string& cgroup) const;
   bool awaits_placements(const Now& now);
+  void close_rows(const std::vector<RunRow>& rows, const Now& now);
   void close_row(const RunRow& row, const std::string& why, const Before& before, const Now& now);
   void arm_adoption(const Now& now);
-  void settle_asked(Run& run, const ProcessKey& asked, const Now& now);
+  void settle_asked(Run& run, const ProcessKey& asked);
   void adopt_later(const std::string& slice, std::optional<RunRow> row, const Now& now);
   void adopt_again(const Now& now);
   void arm_sweep(const Now& now);
   void sweep(const Now& now);
   std::set<std::string> find_unaccounted() const;
   void adopt_slice(const std::string& slice, std::optional<RunRow> row, const Before& before, const Now& now);
+  std::optional<Recognised> recall(const RunCgroup& cgroup, const std::optional<RunRow>& row, const Before& before,
+                                   const Now& now);
+  bool give_mistaken_back(const std::string& slice, const std::string& cgroup, const RunNote& asked, const Now& now);
+  void watch_again(Run& run, const Recognised& found, const Before& before, const Now& now);
   std::optional<RunNote> note_of_stranger(const std::string& slice, const std::vector<pid_t>& pids,
                                           const Limits& defaults, const Now& now);
   void restore(Run& run, const RunNote& note);
@@ -187,13 +242,22 @@ class Supervisor {
   void close(Run& run, const RunNote& note, const Now& now);
   RunNote note_of(const Run& run) const;
   void remember(const Run& run);
-  void remove_when_kept(const std::string& slice);
+  /// `uid`: whose run it was.
+  void remove_when_kept(const std::string& slice, uid_t uid);
+  void remove(const Departures::Departure& departure);
+  void remove_next();
+  /// Has systemd stop it; what stays is found by a sweep.
+  void remove_slice(const std::string& slice, std::function<void(const Now&)> done = nullptr);
   void place_waiting(const std::string& slice);
 
   // changes.cc
   using Rehoused = std::function<void(Run*, Result<void>, const Now&)>;
   void rehouse(Run& run, std::string slice, std::string scope, Span runtime_max, const Now& now, Rehoused done);
-  Result<void> move_all(Run& run, const std::string& slice, const std::string& scope);
+  Result<void> move_all(Run& run, const std::string& slice, const std::string& scope, const Now& now);
+  void charge_moves(uid_t uid, std::size_t processes, const Now& now);
+  /// Why a run, or processes of this uid, can't be moved at this caller's wish yet.
+  std::optional<Error> refuse_move(const Run& run, const Caller& caller, const Now& now) const;
+  std::optional<Error> refuse_moves(uid_t uid, const Caller& caller, const Now& now) const;
   void bring_back(Run& run, const std::string& scope);
   bool is_lived_in(const std::string& scope) const;
   /// Of a release that a daemon before this one began: the rest follows whoever is out. False: nobody is.
@@ -201,6 +265,8 @@ class Supervisor {
   void take_back(Run& run, const Limits& before);
   void follow_policies(Run& run, const Limits& before, const Now& now);
   static Instant backstop_of(const Run& run);
+  /// Whether it needs a fresh scope to live as long as `limits` would let it.
+  static bool outlasts_backstop(const Run& run, const Limits& limits);
   void apply_deadline(Run& run, bool fresh_scope, const Now& now, Done done);
   enum class Change { kAttach, kOther };  ///< processes may be attached side by side, anything else is done alone
   Run* find_changeable(const AnalysisId& id, Change change, Error& why);
@@ -211,6 +277,7 @@ class Supervisor {
   void cause(Run& run, Cause cause, const Now& now);
   void kill_whole(Run& run);
   void send_term(Run& run, const std::string& path);
+  void measure_signal(const Run& run);
   void record_end(Run& run, const Now& now);
   Reason reason_of_end(const Run& run) const;
   Cause kernel_kill(const MemoryEvents& events, const Now& now);
@@ -227,10 +294,20 @@ class Supervisor {
   void on_owner_ended(RunKey key, const Now& now);
   void renew_names(Run& run);
   void on_due(Run& run, Purpose purpose, const Now& now);
+  Rounds::Ports rounds();
+  void make_round(RunKey key, Purpose purpose, const Now& now);
   void read_leader_status(Run& run) const;
   void confirm_leader(Run& run, const Now& now);
   void confirm_owner(Run& run, const Now& now);
   void report_unreaped(RunKey key, const Now& now);
+
+  // sampling.cc
+  Sampler::Ports sampling();
+  std::optional<Sample> read_sample(Run& run, const Now& now) const;
+  void sample_decision(const Run& run);
+  void keep_series(const Run& run);
+  /// The last sample of a run that is over, and all of them to the disk.
+  void close_series(Run& run, const Now& now);
 
   // restoring.cc
   void tell_limits(Run& run, Done done = nullptr);
@@ -240,19 +317,23 @@ class Supervisor {
   bool spare_what_it_has(Run& run, const LimitsFound& found);
   void look_for_drift(Run& run, const Now& now);
   bool is_inhabited(const Run& run, const std::string& unit) const;
+  /// Units that systemd has lost while nobody listened to it.
+  void look_for_lost_units();
   void restore_unit(Run& run, const Now& now);
   void restore_limits(Run& run, std::vector<Drift> drifts, const Now& now);
 
   // orphans.cc
   void look_for_orphans(Run& run, bool confirming, const Now& now);
   void deal_with_orphan(Run& run, const ProcessStat& orphan, const std::vector<ProcessStat>& members, const Now& now);
-  std::optional<std::string> find_outside(const Run& run, const ProcessKey& process) const;
+  /// Where it lives, if that is not in the run. An error: it can't be known at present.
+  Result<std::optional<std::string>> find_outside(const Run& run, const ProcessKey& process) const;
   void look_for_escapes(Run& run, const std::vector<ProcessStat>& members, const Now& now);
   void forget_member(const ProcessKey& process);
   void kill_orphans(Run& run, const Now& now);
   void arm_orphan_kill(Run& run);
   void report_leftovers(Run& run, const Now& now);
-  std::vector<ProcessStat> read_members(const Run& run) const;
+  /// All of them, or an error: of a part nobody can say whose child is an orphan.
+  Result<std::vector<ProcessStat>> read_members(const Run& run) const;
   static void note_largest(Run& run, const std::vector<ProcessStat>& members);
 
   void arm(Run& run, Purpose purpose, Instant due);
@@ -261,14 +342,19 @@ class Supervisor {
   SliceLimits slice_limits(const Run& run) const;
   bool has_more_than_allowed(const Run& run) const;
   bool is_breach(const Run& run, Bytes unreclaimable) const;
-  Bytes memory_elsewhere(const Run& run, const MemoryStat& stat) const;
+  /// Reads a file of each process; `looked_at`, if not null, is set to how many.
+  Bytes memory_elsewhere(const Run& run, const MemoryStat& stat, std::size_t* looked_at = nullptr) const;
   void follow_precharge(Run& run, Bytes elsewhere);
+  void hold_to_precharge(Run& run);
 
   Ports ports_;
   Policy policy_;
   Machine machine_;
+  Tally tally_;
   Chronicle chronicle_;
   TimerWheel wheel_;
+  Sampler sampler_;
+  Rounds rounds_;
   std::optional<Instant> alarm_;
   std::vector<TimerTag> due_;
   RunKey last_key_ = 0;
@@ -278,6 +364,7 @@ class Supervisor {
   std::map<RunKey, std::unique_ptr<Ended>> ended_;
   /// Slices of runs whose end is not on the disk yet, or that are taken down again; and what waits for their names.
   std::map<std::string, std::vector<std::function<void()>>> leaving_;
+  Departures departures_;  ///< those of them that are on the disk
   /// How often the limits of the cgroups above the runs had been reached when that was last looked at, by path; none
   /// before it was.
   std::optional<std::map<std::string, std::uint64_t>> ancestor_ooms_;
@@ -293,6 +380,7 @@ class Supervisor {
   bool sweep_armed_ = false;
   std::set<std::string> unaccounted_;  ///< slices of no run of ours, at the last sweep
   std::function<void(const Now&)> beat_;
+  std::map<uid_t, Instant> moves_paid_at_;  ///< when what was moved of each is paid for
   std::vector<std::unique_ptr<Run>>
       finished_;  ///< freed at the next call from outside, when no function of theirs is on the stack
 };

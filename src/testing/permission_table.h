@@ -16,7 +16,7 @@
 namespace aw::testing {
 
 /// The kinds of caller, as the table's columns name them.
-inline constexpr std::array<const char*, 5> kCallers{"root", "admin", "owner", "other", "nobody"};
+inline constexpr std::array<const char*, 6> kCallers{"root", "admin", "viewer", "owner", "other", "nobody"};
 
 /// Something that can be done on the bus.
 struct Deed {

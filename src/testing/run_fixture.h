@@ -48,8 +48,24 @@ class AWorld : public ::testing::Test {
     EXPECT_THAT(world.signals_to(pid), ::testing::IsEmpty()) << pid;
   }
 
+  /// The process ends, and its pid goes to root's next job.
+  void replace_by_roots(pid_t pid) {
+    world.replace(pid, cron);
+    EXPECT_EQ(world.process(pid).uid, 0);
+  }
+  void expect_with_cron(pid_t pid) {
+    expect_left_alone(pid);
+    EXPECT_EQ(world.process(pid).cgroup, kCron);
+  }
+
+  static constexpr char kCron[] = "/system.slice/cron.service";
   World world;
   Supervisor& supervisor = world.supervisor;
+  const pid_t cron = [this] {
+    const pid_t pid = world.spawn(World::kInit, "cron");
+    world.process(pid).cgroup = kCron;
+    return pid;
+  }();
   const pid_t owner = world.spawn(world.user_shell, "worker");
   const pid_t leader = world.spawn(owner, "analysis");
   const pid_t child = world.spawn(leader, "python");

@@ -86,7 +86,11 @@ class FakeRunCgroup final : public RunCgroup {
     if (world_.cgroups.cannot_tell_populated) return Error{std::make_error_code(std::errc::not_enough_memory), "read"};
     return read(world_.populated(*slice_));
   }
-  Result<std::vector<pid_t>> read_processes() const override { return read(world_.members(slice_->path)); }
+  Result<std::vector<pid_t>> read_processes() const override {
+    const auto listed = read(world_.members(slice_->path));
+    if (world_.cgroups.after_list) world_.cgroups.after_list();
+    return listed;
+  }
   supervise::Counters read_counters() const override {
     supervise::Counters counters;
     if (slice_->removed) return counters;
@@ -94,6 +98,14 @@ class FakeRunCgroup final : public RunCgroup {
     counters.tasks = 0;
     for (const auto& [pid, process] : world_.all()) *counters.tasks += is_within(process.cgroup, slice_->path) ? 1 : 0;
     return counters;
+  }
+  Result<supervise::Gauge> read_gauge() const override {
+    ++slice_->gauge_reads;
+    const auto counters = read_counters();
+    Span cpu{0};
+    for (const pid_t pid : world_.members(slice_->path)) cpu += world_.process(pid).cpu;
+    return read(
+        supervise::Gauge{counters.memory_current.value_or(Bytes(0)), slice_->stat, cpu, counters.tasks.value_or(0)});
   }
   Result<void> write_tripwire(Bytes limit) override {
     world_.cross("write_tripwire");
@@ -109,7 +121,10 @@ class FakeRunCgroup final : public RunCgroup {
     found.tasks_max = slice_->tasks_max;
     found.cpu_quota_per_second = slice_->cpu_quota_per_second;
     found.cpu_weight = slice_->cpu_weight;
-    for (const auto& [path, made] : world_.scopes_) {
+    std::set<std::string> paths;  // Also those that systemd has forgotten: they are there as long as somebody is in.
+    for (const auto& [path, made] : world_.scopes_) paths.insert(path);
+    for (const pid_t pid : world_.members(slice_->path)) paths.insert(world_.process(pid).cgroup);
+    for (const std::string& path : paths) {
       if (!is_within(path, slice_->path)) continue;
       const std::string scope = path.substr(path.rfind('/') + 1);
       found.scopes.emplace_back(scope, !slice_->killed_singly.contains(scope));
@@ -173,6 +188,7 @@ class FakeRunCgroup final : public RunCgroup {
 // ---- processes ----
 
 Result<std::unique_ptr<ProcessHandle>> FakeProcesses::open(pid_t pid) {
+  if (before_open) before_open(pid);
   const Process* process = world_.find_process(pid);
   if (out_of_descriptors) return errno_error("pidfd_open", EMFILE);
   if (process == nullptr) return supervise::refuse(supervise::Refusal::kNoSuchProcess, "it does not exist");
@@ -182,8 +198,15 @@ Result<std::unique_ptr<ProcessHandle>> FakeProcesses::open(pid_t pid) {
 Result<std::unique_ptr<ProcessHandle>> FakeProcesses::adopt(int pidfd) { return open(pidfd - 10000); }
 
 std::optional<ProcessStat> FakeProcesses::find_stat(pid_t pid) const {
+  auto stat = read_stat(pid);
+  return stat ? std::optional(*std::move(stat)) : std::nullopt;
+}
+
+Result<ProcessStat> FakeProcesses::read_stat(pid_t pid) const {
+  if (unreadable.contains(pid)) return errno_error("/proc/PID/stat", ENFILE);
   const Process* process = world_.find_process(pid);
-  return process == nullptr ? std::nullopt : std::optional(process->stat);
+  if (process == nullptr) return gone("the process", std::errc::no_such_file_or_directory);
+  return process->stat;
 }
 
 std::vector<ProcessStat> FakeProcesses::read_all() const {
@@ -219,13 +242,46 @@ std::string FakeProcesses::read_wait_channel(pid_t pid) const {
 }
 
 Bytes FakeProcesses::read_anonymous(pid_t pid) const {
+  ++anonymous_reads;
   const Process* process = world_.find_process(pid);
   return process == nullptr || !process->alive() ? Bytes(0) : process->anonymous;
 }
 
-Bytes FakeProcesses::read_anonymous_share(pid_t pid) const {
-  const Process* process = world_.find_process(pid);
-  return process == nullptr ? Bytes(0) : process->anonymous_share.value_or(read_anonymous(pid));
+/// Of who blocks it reads what there is when that has an end, as the kernel does.
+class FakeShares final : public supervise::AnonymousShares {
+ public:
+  FakeShares(World& world, std::span<const pid_t> pids) : world_(world) {
+    for (const pid_t pid : pids) waiting_.push_back(key_of(world.process(pid).stat));
+    read();
+  }
+  Bytes known() const override {
+    read();
+    return known_;
+  }
+  bool complete() const override {
+    read();
+    return waiting_.empty();
+  }
+
+ private:
+  void read() const {
+    std::erase_if(waiting_, [this](const ProcessKey& key) {
+      const Process* process = world_.find_process(key.pid);
+      if (process == nullptr || key_of(process->stat) != key || !process->alive()) return true;
+      if (process->share_blocks) return false;
+      known_ = known_ + process->anonymous_share.value_or(process->anonymous);
+      return true;
+    });
+  }
+
+  World& world_;
+  mutable std::vector<ProcessKey> waiting_;
+  mutable Bytes known_{0};
+};
+
+std::shared_ptr<const supervise::AnonymousShares> FakeProcesses::request_anonymous_shares(
+    std::span<const pid_t> pids) const {
+  return std::make_shared<FakeShares>(world_, pids);
 }
 
 class FakeCmdlines final : public supervise::Cmdlines {
@@ -319,6 +375,7 @@ Result<void> FakeCgroups::move(pid_t pid, const std::string& slice, const std::s
   if (on_move) on_move(pid, to);
   const std::string from = std::exchange(process->cgroup, to);
   if (from != to) world_.on_left(from);
+  if (after_move) after_move(pid);
   return {};
 }
 
@@ -333,6 +390,7 @@ std::string FakeCgroups::path_of(const std::string& slice) const { return world_
 
 Result<void> FakeCgroups::put_back(pid_t pid, const std::string& path) {
   world_.cross("put_back");
+  if (before_put_back) before_put_back(pid);
   const bool scope_of_ours = path.starts_with(kParentPath);
   if (removed.contains(path) || (scope_of_ours && !world_.scopes_.contains(path))) {
     return gone("the cgroup", std::errc::no_such_file_or_directory);
@@ -349,8 +407,15 @@ std::vector<supervise::Ancestor> FakeCgroups::read_ancestors() const { return {{
 // ---- systemd ----
 
 void FakePlacer::ask(Kind kind, Deed deed, Done done) {
+  if (away_) {
+    return world_.later([this, done = std::move(done)] { done(unanswered(), world_.now()); });
+  }
   waiting_.push_back({kind, std::move(deed), std::move(done)});
   if (!held_) world_.later([this] { answer(); });
+}
+
+Error FakePlacer::unanswered() {
+  return {std::make_error_code(std::errc::connection_aborted), "the bus has gone away"};
 }
 
 void FakePlacer::answer() {
@@ -364,10 +429,30 @@ void FakePlacer::fail(const std::string& why) {
   }
 }
 
-void FakePlacer::lose() {
-  for (auto asked = std::exchange(waiting_, {}); const auto& [kind, deed, done] : asked) {
-    done(Error{std::make_error_code(std::errc::connection_aborted), "the bus has gone away"}, world_.now());
+std::function<void()> FakePlacer::lose() {
+  const auto asked = std::exchange(waiting_, {});
+  std::vector<Deed> deeds;
+  for (const Asked& one : asked) deeds.push_back(one.deed);
+  for (const Asked& one : asked) one.done(unanswered(), world_.now());
+  return [deeds] {
+    for (const Deed& deed : deeds) (void)deed();
+  };
+}
+
+void FakePlacer::lose_answers() {
+  std::vector<Done> told;
+  for (Asked& asked : waiting_) told.push_back(std::exchange(asked.done, [](const Result<void>&, const Now&) {}));
+  for (const Done& done : told) done(unanswered(), world_.now());
+}
+
+void FakePlacer::go_away(const std::function<bool()>& sent) {
+  away_ = true;
+  held_ = false;
+  const auto asked = std::exchange(waiting_, {});
+  for (const Asked& one : asked) {
+    if (sent()) (void)one.deed();
   }
+  for (const Asked& one : asked) one.done(unanswered(), world_.now());
 }
 
 Result<void> FakePlacer::start_scope(const ScopeOrder& order, ProcessKey process) {
@@ -375,6 +460,7 @@ Result<void> FakePlacer::start_scope(const ScopeOrder& order, ProcessKey process
   if (found == nullptr || (!by_pid && key_of(found->stat) != process))
     return gone("the process", std::errc::no_such_process);
   const std::string path = world_.path_of(order.slice) + "/" + order.scope;
+  world_.lost_slices_.erase(order.slice);
   if (order.slice != parent_ && !world_.slices_.contains(order.slice)) world_.imply_slice(order.slice);
   world_.begin_scope(path, order);
   if (!found->alive()) return {};  // Accepted: the scope is made, and stays empty (measured).
@@ -456,8 +542,26 @@ void FakePlacer::request_stop(const std::string& unit, Done done) {
 
 void FakePlacer::request_settled(Done done) {
   world_.cross("request_settled");
-  if (!answers_settled) return;
-  world_.later([this, done = std::move(done)] { done({}, world_.now()); });
+  if (!answers_settled || away_) return;
+  world_.later([this, done = std::move(done)] {
+    done(refuses_settled ? Result<void>(invalid("too many calls are under way")) : Result<void>(), world_.now());
+  });
+}
+
+void FakePlacer::request_units(Units done) {
+  const auto units = std::make_shared<std::set<std::string>>();
+  ask(
+      Kind::kStart,
+      [this, units]() -> Result<void> {
+        for (const auto& [name, slice] : world_.slices_) {
+          if (!world_.lost_slices_.contains(name)) units->insert(name);
+        }
+        for (const std::string& path : world_.scopes()) units->insert(path.substr(path.rfind('/') + 1));
+        return {};
+      },
+      [units, done = std::move(done)](const Result<void>& asked, const Now& now) {
+        done(asked ? Result(*units) : Result<std::set<std::string>>(asked.error()), now);
+      });
 }
 
 void FakePlacer::carry_out() {
@@ -478,25 +582,25 @@ void FakePlacer::abandon(const std::function<bool()>& sent) {
   }
 }
 
-void FakePlacements::write(const std::string& slice, const std::string& note) {
+void FakePlacements::write(const std::string& run_id, const std::string& note) {
   world_.cross("write_placement");
-  notes_[slice] = note;
+  notes_[run_id] = note;
 }
 
-std::optional<std::string> FakePlacements::read(const std::string& slice) const {
-  const auto found = notes_.find(slice);
+std::optional<std::string> FakePlacements::read(const std::string& run_id) const {
+  const auto found = notes_.find(run_id);
   return found == notes_.end() ? std::nullopt : std::optional(found->second);
 }
 
-void FakePlacements::remove(const std::string& slice) {
+void FakePlacements::remove(const std::string& run_id) {
   world_.cross("remove_placement");
-  notes_.erase(slice);
+  notes_.erase(run_id);
 }
 
 std::vector<std::string> FakePlacements::list() const {
-  std::vector<std::string> slices;
-  for (const auto& [slice, note] : notes_) slices.push_back(slice);
-  return slices;
+  std::vector<std::string> run_ids;
+  for (const auto& [run_id, note] : notes_) run_ids.push_back(run_id);
+  return run_ids;
 }
 
 void RecordingRecorder::record(const supervise::EventRecord& event) {
@@ -513,6 +617,20 @@ void RecordingRecorder::begin_run(const supervise::RunRow& row) {
 void RecordingRecorder::change_run(const supervise::RunRow& row) {
   world_.cross("change_run");
   rows.insert_or_assign(row.run_id, row);
+}
+
+/// As the ledger's thread does it.
+void RecordingRecorder::keep_series(const supervise::SeriesRow& row) {
+  ++series_kept;
+  supervise::SeriesRow kept = row;
+  if (const auto before = series.find(row.run_id); row.continues && before != series.end()) {
+    supervise::Series joined(row.most);
+    joined.prepend(row.samples);
+    joined.prepend(before->second.samples);
+    kept.samples = joined.samples();
+  }
+  kept.continues = false;
+  series[row.run_id] = std::move(kept);
 }
 
 void RecordingRecorder::end_run(const std::string& run_id) {
@@ -602,10 +720,23 @@ void World::advance(Span span) {
   deliver();
   for (int steps = 0;; ++steps) {
     AW_ASSERT(steps < 100000);
-    const Instant next = std::min(alarm_.value_or(kNever), timed_.empty() ? kNever : timed_.begin()->first);
+    const Instant other = std::min(alarm_.value_or(kNever), timed_.empty() ? kNever : timed_.begin()->first);
+    const Instant rounds = busy_loop ? kNever : rounds_requested_.value_or(kNever);
+    const Instant sampling = busy_loop ? kNever : sampling_alarm_.value_or(kNever);
+    const Instant next = std::min({other, rounds, sampling});
     if (next > end || next == kNever) break;
     clock_ = std::max(clock_, next);
-    if (!timed_.empty() && timed_.begin()->first <= clock_) {
+    if (other > clock_) {  // As in the daemon's loop: of what is due, rounds and samples come last.
+      if (rounds <= sampling) {
+        rounds_requested_.reset();
+        ++rounds_turns;
+        supervisor.on_rounds_due(now());
+      } else {
+        sampling_alarm_.reset();
+        ++sampling_turns;
+        supervisor.on_sampling_due(now());
+      }
+    } else if (!timed_.empty() && timed_.begin()->first <= clock_) {
       const auto due = timed_.extract(timed_.begin());
       due.mapped()();
     } else {
@@ -654,6 +785,12 @@ void World::spawn_again(pid_t used, pid_t parent, const std::string& comm) {
   const pid_t pid = spawn(parent, comm);
   AW_ASSERT(pid == used);
   last_pid_ = last;
+}
+
+void World::replace(pid_t pid, pid_t parent, const std::string& comm) {
+  exit(pid);
+  reap(pid);
+  spawn_again(pid, parent, comm);
 }
 
 void World::setsid(pid_t pid) { process(pid).stat.session = process(pid).stat.process_group = pid; }
@@ -840,12 +977,15 @@ void World::restart_daemon(bool by_reboot) {
   ++daemons_;
   watches_.clear();
   alarm_.reset();
+  sampling_alarm_.reset();
+  rounds_requested_.reset();
   recorder.forget_unkept();
   if (by_reboot) {
     identity.boot_anew();
     placements.notes_.clear();
     slices_.clear();
     scopes_.clear();
+    lost_slices_.clear();
     timed_.clear();
     processes_.erase(std::next(processes_.find(kInit)), processes_.end());
     log_in();
@@ -853,20 +993,42 @@ void World::restart_daemon(bool by_reboot) {
   std::construct_at(&supervisor, ports(), policy_, machine_, now());
 }
 
-void World::adopt() {
+supervise::Supervisor::Before World::on_record() const {
   supervise::Supervisor::Before before;
   for (const auto& [run_id, row] : recorder.rows) before.rows.push_back(row);
-  before.is_recorded = [this](const std::string& event_id) {
-    return std::any_of(recorder.records.begin(), recorder.records.end(),
-                       [&](const auto& record) { return record.event_id == event_id; });
-  };
-  supervisor.adopt(std::move(before), now());
+  // As the daemon has it: what was on record when it started, and nothing of what comes to it since.
+  std::set<std::string> event_ids;
+  for (const auto& record : recorder.records) event_ids.insert(record.event_id);
+  before.is_recorded = [event_ids = std::move(event_ids)](const std::string& id) { return event_ids.contains(id); };
+  return before;
+}
+
+void World::adopt() {
+  supervisor.adopt(on_record(), now());
+  deliver();
+}
+
+void World::adopt_without_record() {
+  supervisor.adopt({}, now());
+  deliver();
+}
+
+void World::read_record() {
+  supervisor.on_record_read(on_record(), now());
   deliver();
 }
 
 supervise::Supervisor::Ports World::ports() {
-  return {
-      cgroups, processes, placer, placements, recorder, identity, [this](std::optional<Instant> due) { alarm_ = due; }};
+  return {cgroups,
+          processes,
+          placer,
+          placements,
+          recorder,
+          identity,
+          [this](std::optional<Instant> due) { alarm_ = due; },
+          [this](std::optional<Instant> due) { sampling_alarm_ = due; },
+          [this] { rounds_requested_ = clock_; },
+          [this] { return clock_ + signalling_takes; }};
 }
 
 void World::oom_kill_at_parent(const std::string& id) {
@@ -876,16 +1038,17 @@ void World::oom_kill_at_parent(const std::string& id) {
 
 void World::systemctl_stop(const std::string& id) {
   const std::string unit = scope_name(id);
-  later([this, unit] { supervisor.on_manager_job(unit, supervise::ManagerJob::kStop, now()); });
+  if (!placer.away_) later([this, unit] { supervisor.on_manager_job(unit, supervise::ManagerJob::kStop, now()); });
   for (const pid_t pid : members(slice(id).path + "/" + unit)) kill(pid, SIGTERM, Sender::kSystemd);
 }
 
-void World::lose_unit(const std::string& unit) {
+void World::lose_unit(const std::string& unit, Told told) {
   std::erase_if(scopes_, [&](const auto& scope) { return scope.first.ends_with("/" + unit); });
   if (const auto slice = slices_.find(unit); slice != slices_.end()) {
     slice->second->limits = {Bytes::infinite(), Bytes::infinite()};
+    lost_slices_.insert(unit);
   }
-  later([this, unit] { supervisor.on_unit_removed(unit, now()); });
+  if (told == Told::kTheWatchdog) later([this, unit] { supervisor.on_unit_removed(unit, now()); });
 }
 
 // ---- clients ----

@@ -39,6 +39,7 @@ struct Process {
   Span cpu{0};
   Bytes anonymous;
   std::optional<Bytes> anonymous_share;  ///< unset: shares nothing
+  bool share_blocks = false;             ///< whoever reads that has to wait
   OnTerm on_term = OnTerm::kDies;
   Span cleanup{0};
   Reaps reaps = Reaps::kSoon;
@@ -68,6 +69,7 @@ struct Slice {
   unsigned limit_writes = 0;            ///< by the watchdog, to all of the files
   unsigned kills = 0;                   ///< writes to cgroup.kill
   mutable unsigned stat_reads = 0;
+  mutable unsigned gauge_reads = 0;  ///< for samples
   bool frozen = false;
   bool removed = false;
   bool stopping = false;          ///< removed as soon as nobody is left
@@ -84,6 +86,7 @@ class FakeProcesses final : public supervise::Processes {
   Result<std::unique_ptr<supervise::ProcessHandle>> open(pid_t pid) override;
   Result<std::unique_ptr<supervise::ProcessHandle>> adopt(int pidfd) override;
   std::optional<supervise::ProcessStat> find_stat(pid_t pid) const override;
+  Result<supervise::ProcessStat> read_stat(pid_t pid) const override;
   std::vector<supervise::ProcessStat> read_all() const override;
   bool has_children(pid_t pid) const override;
   std::optional<std::string> find_cgroup(pid_t pid) const override;
@@ -91,12 +94,16 @@ class FakeProcesses final : public supervise::Processes {
   std::string read_cmdline(pid_t pid) const override;
   std::string read_wait_channel(pid_t pid) const override;
   Bytes read_anonymous(pid_t pid) const override;
-  Bytes read_anonymous_share(pid_t pid) const override;
+  mutable std::size_t anonymous_reads = 0;
+  std::shared_ptr<const supervise::AnonymousShares> request_anonymous_shares(
+      std::span<const pid_t> pids) const override;
   supervise::ProcessSurvey survey(std::span<const pid_t> pids) const override;
 
   void catch_up();              ///< reads the command lines that are waited for, and block no more
   std::size_t patience = 1000;  ///< how many processes a survey looks at
   bool out_of_descriptors = false;
+  std::function<void(pid_t)> before_open;
+  std::set<pid_t> unreadable;  ///< /proc/PID/stat can't be opened, for want of descriptors
   Result<void> signal_member(pid_t pid, const std::string& path, std::span<const int> signals) override;
   std::optional<std::string> why_protected(pid_t pid) const override;
 
@@ -117,6 +124,9 @@ class FakeCgroups final : public supervise::Cgroups {
 
   std::uint64_t parent_ooms = 0;           ///< at the limit of the slice above all runs
   std::function<void(pid_t)> before_move;  ///< e.g. forks
+  std::function<void(pid_t)> after_move;
+  std::function<void(pid_t)> before_put_back;
+  std::function<void()> after_list;  ///< of the processes of a run
   /// Before each move, wherever to: the process and the path of its new cgroup.
   std::function<void(pid_t, const std::string&)> on_move;
   bool forgets_notes = false;
@@ -136,9 +146,9 @@ class FakeCgroups final : public supervise::Cgroups {
 class FakePlacements final : public supervise::Placements {
  public:
   explicit FakePlacements(World& world) : world_(world) {}
-  void write(const std::string& slice, const std::string& note) override;
-  std::optional<std::string> read(const std::string& slice) const override;
-  void remove(const std::string& slice) override;
+  void write(const std::string& run_id, const std::string& note) override;
+  std::optional<std::string> read(const std::string& run_id) const override;
+  void remove(const std::string& run_id) override;
   std::vector<std::string> list() const override;
 
  private:
@@ -157,6 +167,7 @@ class FakePlacer final : public supervise::Placer {
   void request_remove(const std::string& slice, supervise::Done done) override;
   void request_stop(const std::string& unit, supervise::Done done) override;
   void request_settled(supervise::Done done) override;
+  void request_units(Units done) override;
   const std::string& parent_slice() const override { return parent_; }
 
   void hold() { held_ = true; }  ///< from here on nothing is done or answered …
@@ -166,8 +177,16 @@ class FakePlacer final : public supervise::Placer {
   }                                   ///< … until here
   void answer();                      ///< does and answers what was asked so far
   void fail(const std::string& why);  ///< answers with an error, and does nothing; but what is to be stopped is stopped
-  void lose();                        ///< the bus has gone: nothing of it is done, and whoever asked is told so
-  void carry_out();                   ///< does what was asked so far, and answers later
+  /// The bus has gone, and whoever asked is told so. What was asked is done where the function is called, if ever.
+  std::function<void()> lose();
+  /// No answer comes, and whoever asked is told so; it is done all the same, in its turn.
+  void lose_answers();
+  /// The bus has gone, until come_back(). What is asked meanwhile fails; what was asked before is done where `sent`
+  /// says that systemd had it.
+  void go_away(const std::function<bool()>& sent);
+  void come_back() { away_ = false; }
+  bool is_away() const { return away_; }
+  void carry_out();  ///< does what was asked so far, and answers later
   /// What was asked so far, to be done whenever the function is called: nobody is there any more to hear of it.
   std::function<void()> take();
   /// The daemon has gone: what was asked is not answered, and done only where `sent` says that it was on its way.
@@ -181,6 +200,7 @@ class FakePlacer final : public supervise::Placer {
   /// Every scope that was ordered, oldest first; `process` is not to be followed.
   std::vector<supervise::ScopeOrder> orders;
   bool answers_settled = true;
+  bool refuses_settled = false;  ///< with an error, at once
 
  private:
   friend class World;
@@ -191,12 +211,14 @@ class FakePlacer final : public supervise::Placer {
     Deed deed;
     supervise::Done done;
   };
+  static Error unanswered();
   void ask(Kind kind, Deed deed, supervise::Done done);
   Result<void> start_scope(const supervise::ScopeOrder& order, supervise::ProcessKey process);
 
   World& world_;
   const std::string parent_ = "analysis.slice";
   bool held_ = false;
+  bool away_ = false;
   std::deque<Asked> waiting_;
 };
 
@@ -207,6 +229,7 @@ class RecordingRecorder final : public supervise::Recorder {
   void begin_run(const supervise::RunRow& row) override;
   void change_run(const supervise::RunRow& row) override;
   void end_run(const std::string& run_id) override;
+  void keep_series(const supervise::SeriesRow& row) override;
   void when_kept(std::function<void(const Now&)> kept) override;
   std::optional<std::string> find_problem() const override { return problem; }
   void hold();           ///< from here on nothing comes to the disk …
@@ -218,7 +241,9 @@ class RecordingRecorder final : public supervise::Recorder {
   /// Sees each record first; false: it is dropped.
   std::function<bool(supervise::EventRecord&)> tamper;
   std::vector<supervise::EventRecord> records;
-  std::map<std::string, supervise::RunRow> rows;  ///< of the live runs
+  std::map<std::string, supervise::RunRow> rows;       ///< of the live runs
+  std::map<std::string, supervise::SeriesRow> series;  ///< as the ledger would have them
+  unsigned series_kept = 0;                            ///< how often one was handed over
   std::optional<std::string> problem;
 
  private:
@@ -251,6 +276,9 @@ struct Sent {
   Sender sender;
 };
 
+/// Whom systemd tells.
+enum class Told { kTheWatchdog, kNobody };
+
 /// A registration, answered or not yet.
 using Answer = std::shared_ptr<std::optional<Result<supervise::RunKey>>>;
 using Reply = std::shared_ptr<std::optional<Result<void>>>;
@@ -273,12 +301,15 @@ class World {
   void deliver();
   void later(std::function<void()> what) { queue_.push_back(std::move(what)); }
   std::optional<Instant> alarm() const { return alarm_; }
+  std::optional<Instant> sampling_alarm() const { return sampling_alarm_; }
   void set_wall_clock(Span by) { wall_clock_ += by; }
 
   // ---- processes ----
   pid_t spawn(pid_t parent, const std::string& comm = "job");  ///< inherits cgroup, uid, group and session
   /// … with a pid that was another's, who is gone.
   void spawn_again(pid_t used, pid_t parent, const std::string& comm);
+  /// The process ends, is reaped, and its pid goes to a child of `parent`.
+  void replace(pid_t pid, pid_t parent, const std::string& comm = "stranger");
   void setsid(pid_t pid);
   void exit(pid_t pid, int code = 0) { die(pid, code << 8); }
   void die(pid_t pid, int wait_status);
@@ -319,7 +350,7 @@ class World {
   // ---- systemd, clients ----
   void systemctl_stop(const std::string& id);
   /// systemd forgets a unit, whatever is in its cgroup; of a slice, the limits too.
-  void lose_unit(const std::string& unit);
+  void lose_unit(const std::string& unit, Told told = Told::kTheWatchdog);
   /// The same for any unit of a run, its slice included, with the SIGKILL that follows.
   void stop_unit(const std::string& unit);
   std::unique_ptr<supervise::ProcessHandle> handle(pid_t pid);
@@ -333,6 +364,9 @@ class World {
   /// kill -9 and a new one, which has not looked at anything yet; or the whole machine.
   void restart_daemon(bool by_reboot = false);
   void adopt();  ///< what the new one does first
+  /// The same where the record can't be read; and what it does as soon as that can be.
+  void adopt_without_record();
+  void read_record();
   /// Asked before each call into a port that does something; the call is not made if it throws.
   std::function<void(const char* call)> on_port_call;
 
@@ -359,6 +393,10 @@ class World {
   bool refuses_to_kill = false;  ///< SIGKILL of the watchdog does nothing
   pid_t pid_max = 0;             ///< pids are given out anew after it; 0: never
   unsigned wakeups = 0;          ///< of the supervisor by its alarm
+  unsigned sampling_turns = 0;   ///< … by that for samples
+  unsigned rounds_turns = 0;     ///< … by that for rounds
+  bool busy_loop = false;        ///< it never comes to what everything else goes before: samples, rounds
+  Span signalling_takes{0};      ///< what the clock says after a signal, above the wake-up's time
   std::vector<Sent> sent;        ///< every signal so far
   std::function<void(const Sent&)> on_signal;
   std::function<void(pid_t)> on_death;  ///< before it is done
@@ -384,6 +422,7 @@ class World {
   };
 
   supervise::Supervisor::Ports ports();
+  supervise::Supervisor::Before on_record() const;
   void cross(const char* call) const {
     if (on_port_call) on_port_call(call);
   }
@@ -408,6 +447,8 @@ class World {
   Instant clock_{std::chrono::hours{1}};
   Span wall_clock_ = std::chrono::years{50};  ///< ahead of the other one
   std::optional<Instant> alarm_;
+  std::optional<Instant> sampling_alarm_;
+  std::optional<Instant> rounds_requested_;  ///< since when
   std::multimap<Instant, std::function<void()>> timed_;
   std::deque<std::function<void()>> queue_;    ///< what the daemon is to be told
   std::deque<std::function<void()>> at_once_;  ///< … and what happens before it is told
@@ -416,6 +457,7 @@ class World {
   std::map<pid_t, Process> processes_;
   std::map<std::string, std::shared_ptr<Slice>> slices_;  ///< by name
   std::map<std::string, Scope> scopes_;                   ///< those that systemd has, by path
+  std::set<std::string> lost_slices_;                     ///< … and the slices that it has not, by name
   std::uint64_t last_scope_ = 0;
   std::map<std::uint64_t, Watch> watches_;
   std::uint64_t last_watch_ = 0;

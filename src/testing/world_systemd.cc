@@ -43,7 +43,7 @@ void World::stop_scope(const std::string& path) {
 }
 
 void World::stop_unit(const std::string& unit) {
-  later([this, unit] { supervisor.on_manager_job(unit, ManagerJob::kStop, now()); });
+  if (!placer.away_) later([this, unit] { supervisor.on_manager_job(unit, ManagerJob::kStop, now()); });
   const auto slice = slices_.find(unit);
   const std::string inside = slice == slices_.end() ? "" : slice->second->path;
   if (slice != slices_.end()) slice->second->stopping = true;
@@ -79,6 +79,7 @@ void World::drop_slice(const Slice& slice) {
   for (auto it = slices_.begin(); it != slices_.end(); ++it) {
     if (it->second.get() != &slice) continue;
     it->second->removed = true;
+    lost_slices_.erase(it->first);
     slices_.erase(it);
     return;
   }
