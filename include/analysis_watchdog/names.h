@@ -33,7 +33,7 @@ inline constexpr char kRecordUnavailable[] = "org.scidex.AnalysisWatchdog1.Error
 /// The caller, or the host, has as many runs as the configuration allows.
 inline constexpr char kTooManyAnalyses[] = "org.scidex.AnalysisWatchdog1.Error.TooManyAnalyses";
 /// systemd or the kernel could not make the scope or change it, or the process was not in it afterwards; or another
-/// change of the run is under way.
+/// change of the run is under way; or more processes would be moved, at once or in a short time, than a user's may be.
 inline constexpr char kScopeFailed[] = "org.scidex.AnalysisWatchdog1.Error.ScopeFailed";
 /// The caller may not do this.
 inline constexpr char kAccessDenied[] = "org.freedesktop.DBus.Error.AccessDenied";
@@ -45,5 +45,7 @@ inline constexpr char kPolkitManage[] = "org.scidex.AnalysisWatchdog1.manage";
 
 /// Members of this group may do everything.
 inline constexpr char kAdminGroup[] = "analysis-admin";
+/// Members of this group may see every run and record, and manage none but their own.
+inline constexpr char kViewerGroup[] = "analysis-viewer";
 
 }  // namespace aw::names

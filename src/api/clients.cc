@@ -7,6 +7,7 @@ namespace aw::api {
 namespace {
 
 constexpr char kBus[] = "org.freedesktop.DBus";
+constexpr char kStats[] = "org.freedesktop.DBus.Debug.Stats";
 constexpr char kBusPath[] = "/org/freedesktop/DBus";
 constexpr std::size_t kMaxWaiting = 256;  // Calls of one connection that wait for its credentials.
 
@@ -71,10 +72,10 @@ void Clients::on_credentials(const std::string& name, bus::Reply reply) {
   settle(name);
 }
 
-std::optional<supervise::Caller> Clients::read_credentials(bus::Reply reply) const {
+std::optional<Client> Clients::read_credentials(bus::Reply reply) const {
   auto* message = std::get_if<bus::Message>(&reply);
   if (message == nullptr) return std::nullopt;
-  supervise::Caller caller;
+  Client caller;
   std::optional<std::uint32_t> uid;
   // Read by hand: the dictionary holds types that have no meaning to us (ay, au, h).
   if (!message->enter('a', "{sv}")) return std::nullopt;
@@ -91,8 +92,11 @@ std::optional<supervise::Caller> Clients::read_credentials(bus::Reply reply) con
     } else if (*key == "UnixGroupIDs") {
       const auto groups = message->read_u32_list_variant();
       if (!groups) return std::nullopt;
-      caller.administrator |=
-          administrators_.group && std::find(groups->begin(), groups->end(), *administrators_.group) != groups->end();
+      const auto has = [&](const std::optional<gid_t>& group) {
+        return group && std::find(groups->begin(), groups->end(), *group) != groups->end();
+      };
+      caller.administrator |= has(administrators_.group);
+      caller.viewer |= has(administrators_.viewers);
     } else {
       message->skip("v");
     }
@@ -121,13 +125,36 @@ void Clients::on_name_owner_changed(bus::Message signal) {
   }
 }
 
-std::vector<std::string> Clients::observers_of(uid_t uid) const {
+std::vector<std::string> Clients::observers_of(uid_t uid, const std::set<uid_t>& deaf) const {
   std::vector<std::string> names;
   const std::string own = connection_.unique_name();
   for (const auto& [name, caller] : known_) {
-    if (may_see(caller, uid) && caller.pid != 1 && name != own) names.push_back(name);
+    if (!may_see(caller, uid) || caller.pid == 1 || name == own) continue;
+    if (caller.administrator || !deaf.contains(caller.uid)) names.push_back(name);
   }
   return names;
+}
+
+void Clients::request_unread(std::function<void(const Unread&)> done) {
+  struct Question {
+    Unread unread;
+    std::function<void(const Unread&)> done;
+    std::size_t open = 0;
+  };
+  const auto question = std::make_shared<Question>(Question{{}, std::move(done)});
+  question->open = known_.size();
+  for (const auto& [name, client] : known_) {
+    auto call = connection_.new_call(kBus, kBusPath, kStats, "GetConnectionStats");
+    call.append(name);
+    connection_.request(std::move(call), [question, uid = client.uid](bus::Reply reply) {
+      auto* message = std::get_if<bus::Message>(&reply);  // An error: it has gone, or the bus does not count.
+      const auto stats = message == nullptr ? std::nullopt : std::optional(message->read_dict());
+      const auto* value = stats && *stats ? bus::find(**stats, "OutgoingBytes") : nullptr;
+      const auto* bytes = value == nullptr ? nullptr : value->get_if<std::uint32_t>();
+      if (bytes != nullptr) question->unread[uid] += *bytes;
+      if (--question->open == 0) question->done(question->unread);
+    });
+  }
 }
 
 }  // namespace aw::api

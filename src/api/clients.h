@@ -17,10 +17,16 @@
 
 namespace aw::api {
 
-/// Who counts as an administrator.
+/// Who counts as an administrator, and who may look at everything without being one.
 struct Administrators {
   std::vector<uid_t> uids{0};
-  std::optional<gid_t> group;  ///< analysis-admin, where the host has it
+  std::optional<gid_t> group;    ///< analysis-admin, where the host has it
+  std::optional<gid_t> viewers;  ///< analysis-viewer, where the host has it
+};
+
+/// Who is at the other end of a connection.
+struct Client : supervise::Caller {
+  bool viewer = false;  ///< a member of analysis-viewer: sees every run and record, and manages none but its own
 };
 
 class Clients {
@@ -40,27 +46,38 @@ class Clients {
   void on_gone(std::function<void(const std::string&)> told) { on_gone_ = std::move(told); }
 
   /// Nothing: the bus does not say who it is, or it has too many calls waiting for that, so it may do nothing.
-  using OnKnown = std::function<void(const std::optional<supervise::Caller>&)>;
+  using OnKnown = std::function<void(const std::optional<Client>&)>;
   /// Calls back with the credentials of `name`, at once if they are known; never if it goes away first.
   void request(const std::string& name, OnKnown done);
 
-  /// The unique names of all who may see what belongs to `uid`, pid 1 and ourselves excepted: administrators and
-  /// `uid` itself.
-  std::vector<std::string> observers_of(uid_t uid) const;
+  /// The unique names of all who may see what belongs to `uid`, pid 1 and ourselves excepted: administrators, viewers
+  /// and `uid` itself.
+  /// Of the uids that are `deaf` administrators only.
+  std::vector<std::string> observers_of(uid_t uid, const std::set<uid_t>& deaf) const;
 
-  static bool may_see(const supervise::Caller& caller, uid_t uid) { return caller.administrator || caller.uid == uid; }
+  using Unread = std::map<uid_t, std::size_t>;
+  /// How many bytes wait in the bus for those who are known, by uid, whoever sent them. What the bus does not say is
+  /// not in it.
+  void request_unread(std::function<void(const Unread&)> done);
+
+  static bool may_see(const Client& client, uid_t uid) {
+    return client.administrator || client.viewer || client.uid == uid;
+  }
+  static bool may_manage(const supervise::Caller& caller, uid_t uid) {
+    return caller.administrator || caller.uid == uid;
+  }
 
  private:
   void ask(const std::string& name);
   void settle(const std::string& name);
   void on_credentials(const std::string& name, bus::Reply reply);
-  std::optional<supervise::Caller> read_credentials(bus::Reply reply) const;
+  std::optional<Client> read_credentials(bus::Reply reply) const;
   void on_name_owner_changed(bus::Message signal);
 
   bus::Connection& connection_;
   Administrators administrators_;
   bus::Slot changed_;
-  std::map<std::string, supervise::Caller> known_;
+  std::map<std::string, Client> known_;
   std::map<std::string, std::vector<OnKnown>> asked_;
   bool listed_ = false;
   std::set<std::string> unknown_;  ///< of those who were there at the start

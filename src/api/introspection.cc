@@ -23,7 +23,7 @@ constexpr char kCommon[] = R"(
  </interface>
 )";
 
-constexpr char kManager[] = R"( <interface name="org.freedesktop.DBus.ObjectManager">
+constexpr char kManager[] = R"xml( <interface name="org.freedesktop.DBus.ObjectManager">
   <method name="GetManagedObjects"><arg type="a{oa{sa{sv}}}" name="object_paths_interfaces_and_properties" direction="out"/></method>
   <signal name="InterfacesAdded"><arg type="o" name="object_path"/><arg type="a{sa{sv}}" name="interfaces_and_properties"/></signal>
   <signal name="InterfacesRemoved"><arg type="o" name="object_path"/><arg type="as" name="interfaces"/></signal>
@@ -39,6 +39,8 @@ constexpr char kManager[] = R"( <interface name="org.freedesktop.DBus.ObjectMana
   <method name="GetAnalysis"><arg type="s" name="id" direction="in"/><arg type="o" name="analysis" direction="out"/></method>
   <method name="ListAnalyses"><arg type="aa{sv}" name="analyses" direction="out"/></method>
   <method name="ListEvents"><arg type="a{sv}" name="filter" direction="in"/><arg type="aa{sv}" name="events" direction="out"/></method>
+  <method name="GetSeries"><arg type="s" name="run_id" direction="in"/><arg type="a(ttttt)" name="samples" direction="out"/></method>
+  <method name="GetMetrics"><arg type="a(sssa(a{ss}d))" name="metrics" direction="out"/><arg type="a(ssa(a{ss}a(dt)td))" name="histograms" direction="out"/></method>
   <signal name="AnalysisRegistered"><arg type="s" name="id"/><arg type="o" name="analysis"/></signal>
   <signal name="AnalysisEnding"><arg type="s" name="id"/><arg type="s" name="reason"/><arg type="t" name="grace_usec"/></signal>
   <signal name="AnalysisEnded"><arg type="s" name="id"/><arg type="s" name="reason"/><arg type="a{sv}" name="record"/></signal>
@@ -59,7 +61,7 @@ constexpr char kManager[] = R"( <interface name="org.freedesktop.DBus.ObjectMana
   <property name="DefaultOrphanPolicy" type="s" access="read"/>
   <property name="DefaultOwnerPolicy" type="s" access="read"/>
  </interface>
-)";
+)xml";
 
 struct Property {
   const char* name;
@@ -83,6 +85,7 @@ constexpr Property kAnalysisProperties[] = {
     {"CPUUsageUSec", "t"},
     {"ProcessCount", "u"},
     {"OrphanCount", "u"},
+    {"LimitsNotInForce", "as"},
 };
 
 std::string nodes(const std::vector<std::string>& children) {

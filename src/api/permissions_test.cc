@@ -7,6 +7,7 @@
 #include <regex>
 #include <sstream>
 
+#include "api/encode.h"
 #include "api/service.h"
 #include "testing/permission_table.h"
 
@@ -48,6 +49,60 @@ TEST(ThePageOfPermissions, HasARowForEachThingThatCanBeDoneAndNoOther) {
   EXPECT_THAT(described(testing::deeds_of(table)), ElementsAreArray(described(all_deeds())));
 }
 
+TEST(ThePageOfPermissions, LacksARowForWhateverIsAdded) {
+  std::vector<std::string> problems;
+  const auto table = testing::read_permission_table(read_page("docs/security.md"), problems);
+  std::string xml = introspect_manager({});
+  const std::string head = "<interface name=\"org.scidex.AnalysisWatchdog1.Manager\">";
+  ASSERT_NE(xml.find(head), std::string::npos);
+  xml.insert(xml.find(head) + head.size(),
+             "<method name=\"Added\"/><property name=\"AddedToo\" type=\"s\" access=\"readwrite\"/>"
+             "<signal name=\"AddedAsWell\"/>");
+
+  std::vector<std::string> without;
+  for (const Deed& deed : testing::deeds_of("manager", xml)) {
+    if (!table.contains(deed)) without.push_back(testing::describe(deed));
+  }
+
+  EXPECT_THAT(without,
+              ::testing::UnorderedElementsAre("manager call Manager.Added", "manager read Manager.AddedToo",
+                                              "manager write Manager.AddedToo", "manager hear Manager.AddedAsWell"));
+}
+
+TEST(IntrospectionData, HasEveryMethodThatIsServedAndNoOther) {
+  // Otherwise one could be called that is in no introspection data, and so in no row.
+  std::vector<std::string> served;
+  for (const std::string& method : Service::methods()) {
+    const auto member = method.rfind('.');
+    served.push_back(method.substr(method.rfind('.', member - 1) + 1));
+  }
+  std::vector<std::string> told;
+  for (const Deed& deed : all_deeds()) {
+    // The bus library answers Peer's itself.
+    if (deed.kind == "call" && !deed.member.starts_with("Peer.")) told.push_back(deed.member);
+  }
+  std::sort(told.begin(), told.end());
+  told.erase(std::unique(told.begin(), told.end()), told.end());
+
+  EXPECT_THAT(served, ::testing::UnorderedElementsAreArray(told));
+}
+
+TEST(IntrospectionData, HasEveryPropertyOfAnAnalysisThatIsServedAndNoOther) {
+  const supervise::Run run(1, AnalysisId::parse("x").value(), supervise::StallDetector(80, std::chrono::minutes{1}));
+  std::vector<std::string> served;
+  for (const auto& [name, value] : to_dict(run, {})) {
+    served.push_back("analysis read Analysis." + name);
+    EXPECT_THAT(introspect_analysis(),
+                HasSubstr("<property name=\"" + name + "\" type=\"" + bus::signature_of(value) + "\""));
+  }
+  std::vector<std::string> told;
+  for (const Deed& deed : testing::deeds_of("analysis", introspect_analysis())) {
+    if (deed.kind == "read") told.push_back(testing::describe(deed));
+  }
+
+  EXPECT_THAT(served, ::testing::UnorderedElementsAreArray(told));
+}
+
 TEST(ThePageOfPermissions, LetsNobodyElseThanItsOwnerSeeOrTouchARun) {
   std::vector<std::string> problems;
   for (const auto& [deed, verdicts] : testing::read_permission_table(read_page("docs/security.md"), problems)) {
@@ -63,14 +118,14 @@ TEST(APermissionTable, IsReadRowByRowAndSaysWhatIsNone) {
   std::vector<std::string> problems;
   const auto table = testing::read_permission_table(
       "before | it |\n"
-      "| object | | member | root | admin | owner | other | nobody |\n"
-      "|---|---|---|---|---|---|---|---|\n"
-      "| manager | call | `Manager.Do` | yes | yes | own | ask | no |\n"
-      "| manager | call | `Manager.Do` | yes | yes | own | ask | no |\n"
-      "| manager | call | `Manager.Dare` | yes | yes | perhaps | ask | no |\n"
+      "| object | | member | root | admin | viewer | owner | other | nobody |\n"
+      "|---|---|---|---|---|---|---|---|---|\n"
+      "| manager | call | `Manager.Do` | yes | yes | yes | own | ask | no |\n"
+      "| manager | call | `Manager.Do` | yes | yes | yes | own | ask | no |\n"
+      "| manager | call | `Manager.Dare` | yes | yes | yes | perhaps | ask | no |\n"
       "| manager | call | `Manager.Dream` | yes |\n"
       "\n"
-      "| manager | call | `Manager.After` | yes | yes | own | ask | no |\n",
+      "| manager | call | `Manager.After` | yes | yes | yes | own | ask | no |\n",
       problems);
 
   EXPECT_THAT(described(testing::deeds_of(table)),
@@ -112,10 +167,25 @@ TEST(TheBussPolicy, AllowsEachCallByNameAndNoOther) {
   std::sort(allowed.begin(), allowed.end());
 
   EXPECT_THAT(allowed, ElementsAreArray(expected));
-  // Nothing else is let through: one rule to own the name, one to hear us, the calls.
+  // Nothing else is let through: one rule to own the name, one to hear us, one for root's signals, the calls.
   std::size_t rules = 0;
   for (auto at = policy.find("<allow "); at != std::string::npos; at = policy.find("<allow ", at + 1)) ++rules;
-  EXPECT_EQ(rules, expected.size() + 2);
+  EXPECT_EQ(rules, expected.size() + 3);
+}
+
+TEST(TheBussPolicy, LetsNobodyButRootSendTheDaemonSignals) {
+  const std::string policy =
+      std::regex_replace(read_page("units/org.scidex.AnalysisWatchdog1.conf"), std::regex("<!--[^]*?-->"), "");
+  const std::string signals = " send_destination=\"org.scidex.AnalysisWatchdog1\" send_type=\"signal\"/>";
+  const auto roots = policy.find("<policy user=\"root\">");
+  ASSERT_NE(roots, std::string::npos);
+  const auto denied = policy.find("<deny" + signals);
+  ASSERT_NE(denied, std::string::npos);
+  // The last rule that fits decides, and those for a user come after those for everybody.
+  EXPECT_LT(policy.rfind("<allow ", roots), denied);
+  EXPECT_LT(denied, roots);
+  EXPECT_GT(policy.find("<allow" + signals), roots);
+  EXPECT_NE(policy.find("<allow" + signals), std::string::npos);
 }
 
 }  // namespace

@@ -48,14 +48,18 @@ class AStranger : public testing::OnAPrivateBus {
     bool named = false;
     authority_->request_name(kAuthorityName, [&](const Result<void>& taken) { named = taken.has_value(); });
     wait_for([&] { return named; });
-    service_ = std::make_unique<Service>(Service::Parts{*server_, loop_, world_.supervisor, world_.processes, history_,
-                                                        [this]() -> const supervise::Limits& { return defaults_; },
-                                                        [] { return StoreState{}; }, true, "1"},
-                                         Administrators{{}, {}});
+    service_ =
+        std::make_unique<Service>(Service::Parts{*server_, loop_, world_.supervisor, world_.processes, history_,
+                                                 [this]() -> const supervise::Limits& { return defaults_; },
+                                                 [] { return StoreState{}; }, [] { return Vitals{}; }, true, "1"},
+                                  administrators());
     ASSERT_TRUE(service_->start());
     world_.process(leader_).uid = kSomebodyElse;
     register_run("job", leader_);
   }
+
+  /// Nobody on this bus is one.
+  virtual Administrators administrators() const { return {{}, {}, {}}; }
 
   /// By its owner.
   void register_run(const std::string& id, pid_t pid) {
@@ -113,6 +117,10 @@ class AStranger : public testing::OnAPrivateBus {
   Answer kill(const std::string& id = "job") {
     return send(*client_, "KillAnalysis", [&](Message& m) { m.append(id); });
   }
+  Answer attach(pid_t pid) {
+    return send(*client_, "AttachProcess",
+                [&](Message& m) { m.append("job").append(static_cast<std::uint32_t>(pid)); });
+  }
   Answer enrol(const std::string& id, pid_t pid, const Dict& options = {}) {
     return send(*client_, "RegisterAnalysis",
                 [&](Message& m) { m.append(id).append(static_cast<std::uint32_t>(pid)).append(options); });
@@ -127,6 +135,12 @@ class AStranger : public testing::OnAPrivateBus {
   void wait_until_asked(std::size_t times = 1) {
     wait_for([&] { return asked_.size() >= times; });
   }
+  pid_t process_of(uid_t uid) {
+    const pid_t pid = world_.spawn(world_.user_shell);
+    world_.process(pid).uid = uid;
+    return pid;
+  }
+  auto cgroup_of(pid_t pid) { return world_.process(pid).cgroup; }
   bool untouched(const std::string& id = "job") {
     const auto* run = world_.supervisor.find(World::id(id));
     return run != nullptr && run->state() == State::kRunning;
@@ -228,8 +242,7 @@ TEST_F(AStranger, WhoGoesAwayDuringTheQuestionLeavesNothingBehind) {
 }
 
 TEST_F(AStranger, MayRegisterAnothersProcessWithLeave) {
-  const pid_t pid = world_.spawn(world_.user_shell);
-  world_.process(pid).uid = kSomebodyElse;
+  const pid_t pid = process_of(kSomebodyElse);
   const Answer got = enrol("theirs", pid);
   wait_until_asked();
   EXPECT_EQ(asked_[0].action, names::kPolkitRegister);
@@ -243,8 +256,7 @@ TEST_F(AStranger, MayRegisterAnothersProcessWithLeave) {
 }
 
 TEST_F(AStranger, WithLeaveForAProcessRegistersNobodyWhoHasItsPidByThen) {
-  const pid_t pid = world_.spawn(world_.user_shell);
-  world_.process(pid).uid = kSomebodyElse;
+  const pid_t pid = process_of(kSomebodyElse);
   const Answer got = enrol("theirs", pid);
   wait_until_asked();
   world_.exit(pid);
@@ -256,7 +268,56 @@ TEST_F(AStranger, WithLeaveForAProcessRegistersNobodyWhoHasItsPidByThen) {
 
   EXPECT_EQ(error_of(got).name, names::error::kNoSuchProcess);
   EXPECT_EQ(world_.supervisor.find(World::id("theirs")), nullptr);
-  EXPECT_EQ(world_.process(pid).cgroup, world_.process(world_.user_shell).cgroup);
+  EXPECT_EQ(cgroup_of(pid), cgroup_of(world_.user_shell));
+}
+
+TEST_F(AStranger, WithLeaveForARunAttachesNobodyElsesProcess) {
+  const pid_t pid = process_of(kSomebodyElse + 1);
+  const Answer got = attach(pid);
+  wait_until_asked();
+  EXPECT_EQ(asked_[0].action, names::kPolkitManage);
+
+  answer(true);
+
+  EXPECT_EQ(error_of(got).name, names::error::kAccessDenied);
+  EXPECT_EQ(cgroup_of(pid), cgroup_of(world_.user_shell));
+}
+
+TEST_F(AStranger, WithLeaveForARunAttachesNotEvenAProcessOfItsOwners) {
+  const pid_t pid = process_of(kSomebodyElse);
+  const Answer got = attach(pid);
+  wait_until_asked();
+
+  answer(true);
+
+  EXPECT_EQ(error_of(got).name, names::error::kAccessDenied);
+  EXPECT_EQ(cgroup_of(pid), cgroup_of(world_.user_shell));
+}
+
+TEST_F(AStranger, WithLeaveForARunAttachesAProcessOfTheirOwn) {
+  const pid_t pid = process_of(::getuid());
+  const Answer got = attach(pid);
+  wait_until_asked();
+
+  answer(true);
+
+  EXPECT_EQ(error_of(got).message, "");
+  EXPECT_NE(cgroup_of(pid), cgroup_of(world_.user_shell));
+}
+
+TEST_F(AStranger, WithLeaveForARunAttachesNobodyWhoHasThePidByThen) {
+  const pid_t pid = process_of(::getuid());
+  const Answer got = attach(pid);
+  wait_until_asked();
+  world_.exit(pid);
+  world_.advance(std::chrono::seconds{1});
+  world_.spawn_again(pid, world_.user_shell, "another");
+  world_.process(pid).uid = ::getuid();  // Theirs as well, and not what was said yes to.
+
+  answer(true);
+
+  EXPECT_EQ(error_of(got).name, names::error::kNoSuchProcess);
+  EXPECT_EQ(cgroup_of(pid), cgroup_of(world_.user_shell));
 }
 
 TEST_F(AStranger, WhoAsksWithoutEndIsDeniedUnasked) {
@@ -273,10 +334,7 @@ TEST_F(AStranger, WhoAsksWithoutEndIsDeniedUnasked) {
 
 TEST_F(AStranger, HasNoMoreThanAFewChangesWithPid1AtATime) {
   std::vector<pid_t> pids;
-  for (int i = 0; i < 7; ++i) {
-    pids.push_back(world_.spawn(world_.user_shell));
-    world_.process(pids.back()).uid = ::getuid();
-  }
+  for (int i = 0; i < 7; ++i) pids.push_back(process_of(::getuid()));
   world_.placer.hold();
   std::vector<Answer> answers;
   for (const pid_t pid : pids) answers.push_back(enrol("run " + std::to_string(pid), pid));
@@ -316,13 +374,81 @@ TEST_F(AStranger, WhoGoesAwayHasNothingDoneThatHasNotBegun) {
 }
 
 TEST_F(AStranger, WhoSendsTooMuchIsRefused) {
-  const pid_t pid = world_.spawn(world_.user_shell);
-  world_.process(pid).uid = ::getuid();
+  const pid_t pid = process_of(::getuid());
 
   const auto error = error_of(enrol("much", pid, {{"Description", {std::string(70'000, 'x')}}}));
 
   EXPECT_EQ(error.name, "org.freedesktop.DBus.Error.LimitsExceeded");
   EXPECT_THAT(error.message, HasSubstr("64 KiB"));
+}
+
+/// A member of analysis-viewer, and of nothing else.
+class AViewer : public AStranger {
+ protected:
+  Administrators administrators() const override { return {{}, {}, ::getegid()}; }
+
+  Answer set_property(const char* name, const bus::Value& value) {
+    auto message = client_->new_call(server_->unique_name().c_str(), object_path(World::id("job")).c_str(),
+                                     "org.freedesktop.DBus.Properties", "Set");
+    message.append(names::kAnalysisInterface).append(name).append_variant(value);
+    auto got = std::make_shared<std::optional<Reply>>();
+    client_->request(std::move(message), [got](Reply reply) { *got = std::move(reply); });
+    return got;
+  }
+};
+
+TEST_F(AViewer, SeesTheRunsOfEverybody) {
+  const Answer list = send(*client_, "ListAnalyses", [](Message&) {});
+  const Answer path = send(*client_, "GetAnalysis", [](Message& m) { m.append("job"); });
+
+  EXPECT_EQ(error_of(path).message, "");
+  ASSERT_EQ(error_of(list).message, "");
+  const auto runs = std::get<Message>(**list).read_dicts().value();
+  ASSERT_EQ(runs.size(), 1U);
+  EXPECT_EQ(*bus::find(runs[0], "Id"), bus::Value{std::string("job")});
+  EXPECT_EQ(*bus::find(runs[0], "Uid"), bus::Value{std::uint32_t{kSomebodyElse}});
+}
+
+TEST_F(AViewer, IsToldOfWhatHappensToTheRunsOfEverybody) {
+  std::vector<std::string> heard;
+  const auto slot = client_
+                        ->match(std::string("type='signal',interface='") + names::kManagerInterface + "'",
+                                [&](const Message& m) { heard.push_back(m.member()); })
+                        .value();
+  (void)error_of(send(*client_, "ListAnalyses", [](Message&) {}));  // With the answer the match is in place, too.
+  supervise::EventRecord event;
+  event.kind = EventKind::kEnding;
+  event.registered_as = "job";
+  event.uid = kSomebodyElse;
+
+  service_->on_event(event);
+
+  wait_for([&] { return !heard.empty(); });
+  EXPECT_EQ(heard, std::vector<std::string>{"AnalysisEnding"});
+}
+
+TEST_F(AViewer, ManagesNobodysRun) {
+  const Dict grace{{"GraceUSec", {std::uint64_t{7'000'000}}}};
+  const std::vector<std::function<Answer()>> deeds{
+      [&] { return kill(); },
+      [&] { return send(*client_, "UnregisterAnalysis", [](Message& m) { m.append("job"); }); },
+      [&] { return send(*client_, "SetLimits", [&](Message& m) { m.append("job").append(grace); }); },
+      [&] {
+        return send(*client_, "ExtendDeadline", [](Message& m) { m.append("job").append(std::uint64_t{1'000'000}); });
+      },
+      [&] { return send(*client_, "AttachProcess", [&](Message& m) { m.append("job").append(std::uint32_t{4}); }); },
+      [&] { return set_property("GraceUSec", grace[0].second); },
+  };
+  for (std::size_t i = 0; i < deeds.size(); ++i) {
+    SCOPED_TRACE(i);
+    const Answer got = deeds[i]();
+    wait_until_asked(i + 1);
+    answer(false);
+
+    EXPECT_EQ(error_of(got).name, names::error::kAccessDenied);
+    EXPECT_TRUE(untouched());
+  }
+  EXPECT_EQ(world_.supervisor.find(World::id("job"))->limits.grace, supervise::Limits().grace);
 }
 
 }  // namespace

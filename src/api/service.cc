@@ -46,10 +46,15 @@ constexpr Span kLongestPause = std::chrono::milliseconds{20};
 
 constexpr std::uint32_t kMaxEvents = 10000;
 constexpr std::uint32_t kDefaultEvents = 1000;
-/// Beyond this a list of events ends, and runs are listed without their texts: 4000 of those have about 10 MiB.
-/// dbus-daemon disconnects whoever sends more than 32 MiB over the system bus, and without the bus we are nothing, so
-/// Connection::send() refuses what comes near it in any case.
+/// Beyond this a list of events ends: 1000 with 4 KiB each, which is what the tools ask for at once. What a reader does
+/// not read the bus keeps, at our expense.
+constexpr std::size_t kFullEvents = 4UL << 20U;
+/// Beyond this runs are listed without their texts: 4000 of those have about 10 MiB. dbus-daemon disconnects whoever
+/// sends more than 32 MiB over the system bus, and without the bus we are nothing, so Connection::send() refuses what
+/// comes near it in any case.
 constexpr std::size_t kFullReply = 16UL << 20U;
+/// Runs whose files are read in one turn of the loop.
+constexpr unsigned kReadPerTurn = 32;
 
 const char* error_name(const Error& error) {
   if (error.code.category() != supervise::refusal_category()) return kFailed;
@@ -125,6 +130,11 @@ Result<std::unique_ptr<supervise::ProcessHandle>> adopt_pidfd(supervise::Process
   return processes.adopt(own);
 }
 
+/// What is put on record of a run that goes on, each time.
+bool makes_event(std::string_view member) {
+  return member == "AttachProcess" || member == "SetLimits" || member == "ExtendDeadline" || member == "Set";
+}
+
 }  // namespace
 
 std::string object_path(const AnalysisId& id) {
@@ -142,6 +152,8 @@ const Service::Method Service::kMethods[] = {
     {names::kManagerInterface, "GetAnalysis", "s", Pace::kQuick, &Service::get_analysis},
     {names::kManagerInterface, "ListAnalyses", "", Pace::kQuick, &Service::list_analyses},
     {names::kManagerInterface, "ListEvents", "a{sv}", Pace::kQuick, &Service::list_events},
+    {names::kManagerInterface, "GetSeries", "s", Pace::kSlow, &Service::get_series},
+    {names::kManagerInterface, "GetMetrics", "", Pace::kQuick, &Service::get_metrics},
     {kIntrospectable, "Introspect", "", Pace::kQuick, &Service::introspect},
     {kProperties, "Get", "ss", Pace::kQuick, &Service::get_property},
     {kProperties, "GetAll", "s", Pace::kQuick, &Service::get_all_properties},
@@ -149,23 +161,33 @@ const Service::Method Service::kMethods[] = {
     {kObjectManager, "GetManagedObjects", "", Pace::kQuick, &Service::get_managed_objects},
 };
 
+std::vector<std::string> Service::methods() {
+  std::vector<std::string> names;
+  for (const Method& method : kMethods) names.push_back(std::string(method.interface) + "." + method.member);
+  return names;
+}
+
 Service::Service(Parts parts, Administrators administrators)
     : parts_(std::move(parts)),
       clients_(parts_.connection, std::move(administrators)),
       polkit_(parts_.connection),
       turns_([this] {
         if (turn_) loop::Loop::schedule(turn_);
-      }) {}
+      }),
+      news_([this](uid_t uid) { return clients_.observers_of(uid, deaf_.uids(parts_.loop.now().monotonic)); }) {
+  parts_.connection.on_stuck([this] { on_stuck(); });
+}
 
 Result<void> Service::start() {
-  clients_.on_ready([this] { tell_untold(); });
+  clients_.on_ready([this] { on_clients_known(); });
   clients_.on_gone([this](const std::string& client) {
     turns_.drop(client);
     polkit_.on_client_gone(client);
   });
   polkit_.clear();
   turns_.clear();  // Of a bus that has gone.
-  auto turn = parts_.loop.add_deferred("next call", [this](const Now&) { take_turn(); });
+  news_.clear();
+  auto turn = parts_.loop.add_deferred("next call, next news", [this](const Now&) { take_turn(); });
   if (!turn) return std::move(turn).error();
   turn_ = std::move(*turn);
   if (auto started = clients_.start(); !started) return started;
@@ -180,22 +202,54 @@ Result<void> Service::start() {
   return {};
 }
 
+// ---- who does not read ----
+
+void Service::on_stuck() {
+  was_stuck_ = true;
+  parts_.warn("the bus has not taken anything for seconds; connecting anew");
+}
+
+void Service::on_clients_known() {
+  tell_untold();
+  if (!std::exchange(was_stuck_, false)) return;
+  // Of whom the bus waited for: what they had not read then they have not read now.
+  clients_.request_unread([this](const Clients::Unread& unread) {
+    for (const auto& [uid, bytes] : unread) {
+      if (bytes <= Deaf::kMostUnread) continue;
+      deaf_.add(uid, parts_.loop.now().monotonic);
+      parts_.warn("uid " + std::to_string(uid) + " does not read " + std::to_string(bytes >> 20U) +
+                  " MiB that wait for it on the bus; it is refused for a minute, administrators excepted");
+    }
+  });
+}
+
+bool Service::refuse_deaf(const Call& call) {
+  const uid_t uid = call.caller.uid;
+  if (call.caller.administrator || uid == 0 || !deaf_.contains(uid, parts_.loop.now().monotonic)) return false;
+  if (deaf_.take_refusal(uid)) {
+    send_error(call.message, kLimitsExceeded,
+               "uid " + std::to_string(uid) + " does not read what it is sent; try again in a minute");
+  }
+  return true;
+}
+
 // ---- calls ----
 
 void Service::on_call(Message message) {
   const auto shared = std::make_shared<Message>(std::move(message));
   const bus::Weight weight = bus::weigh(*shared, kMostArguments);
   if (weight == bus::Weight::kTooMuch) {
-    return parts_.connection.send_error(*shared, kLimitsExceeded,
-                                        "the arguments of " + shared->member() + " have more than " +
-                                            std::to_string(kMostArguments >> 10U) + " KiB; no call needs as much");
+    return send_error(*shared, kLimitsExceeded,
+                      "the arguments of " + shared->member() + " have more than " +
+                          std::to_string(kMostArguments >> 10U) + " KiB; no call needs as much");
   }
-  clients_.request(shared->sender(), [this, shared, weight](const std::optional<Caller>& caller) {
+  clients_.request(shared->sender(), [this, shared, weight](const std::optional<Client>& caller) {
     if (!caller) {
-      return parts_.connection.send_error(*shared, names::error::kAccessDenied,
-                                          "the bus does not say who you are, or you call too often to be told apart");
+      return send_error(*shared, names::error::kAccessDenied,
+                        "the bus does not say who you are, or you call too often to be told apart");
     }
     Call call{Message::share(shared->raw()), *caller, {}};
+    if (refuse_deaf(call)) return;
     // Nobody knows how large the rest of it is, so it is not kept; its first argument is what it fails over.
     if (weight == bus::Weight::kUnreadable) return dispatch(std::move(call));
     enqueue(std::move(call));
@@ -207,6 +261,15 @@ void Service::enqueue(Call call) {
   const auto* method = std::find_if(std::begin(kMethods), std::end(kMethods),
                                     [&](const Method& known) { return member == known.member; });
   const Pace pace = method == std::end(kMethods) ? Pace::kQuick : method->pace;
+  if (makes_event(member) && !call.caller.administrator && call.caller.uid != 0) {
+    if (const auto wait = allowance_.take(call.caller.uid, parts_.loop.now().monotonic)) {
+      return send_error(call.message, kLimitsExceeded,
+                        "uid " + std::to_string(call.caller.uid) + " changes its analyses more than " +
+                            std::to_string(std::chrono::seconds{1} / Allowance::kEach) + " times a second, after " +
+                            std::to_string(Allowance::kBurst) + " at once; try again in " +
+                            std::to_string(std::chrono::ceil<std::chrono::milliseconds>(*wait).count()) + " ms");
+    }
+  }
   const auto& bounds = call.caller.administrator ? Turns::kOfAdministrator : Turns::kOfUser;
   const auto shared = std::make_shared<Call>(std::move(call));
   const bool waits =
@@ -215,10 +278,9 @@ void Service::enqueue(Call call) {
         dispatch(std::move(*shared));
       });
   if (!waits) {
-    return parts_.connection.send_error(shared->message, kLimitsExceeded,
-                                        "uid " + std::to_string(shared->caller.uid) + " has " +
-                                            std::to_string(bounds.waiting) +
-                                            " calls waiting for their turn; wait for the answers to some of them");
+    return send_error(shared->message, kLimitsExceeded,
+                      "uid " + std::to_string(shared->caller.uid) + " has " + std::to_string(bounds.waiting) +
+                          " calls waiting for their turn; wait for the answers to some of them");
   }
   if (parts_.loop.now().monotonic - last_turn_ > kLongestPause) return take_turn();
   loop::Loop::schedule(turn_);
@@ -226,8 +288,13 @@ void Service::enqueue(Call call) {
 
 void Service::take_turn() {
   last_turn_ = parts_.loop.now().monotonic;
-  (void)turns_.take();  // One: what is due, and what else comes in, goes first again after it.
-  if (turns_.ready()) loop::Loop::schedule(turn_);
+  // What waits here is bounded; what waits to be written would not be.
+  const auto room = [this] { return !parts_.connection.is_behind(); };
+  if (room()) (void)turns_.take();  // One: what is due, and what else comes in, goes first again after it.
+  if (room()) (void)news_.take();
+  if (!turns_.ready() && news_.empty()) return;
+  if (room()) return loop::Loop::schedule(turn_);
+  parts_.connection.request_room([this] { loop::Loop::schedule(turn_); });
 }
 
 const Service::Method* Service::find_method(const Message& message, bool of_manager, std::string& error) const {
@@ -252,17 +319,17 @@ void Service::dispatch(Call call) {
   const Run* run = find_run_at(path);
   const bool visible = run != nullptr && Clients::may_see(call.caller, run->uid);
   if (!of_manager && !visible && path != names::kAnalysisPathPrefix) {
-    return parts_.connection.send_error(call.message, kUnknownObject, "no object " + path);
+    return send_error(call.message, kUnknownObject, "no object " + path);
   }
   std::string error;
   const Method* method = find_method(call.message, of_manager, error);
   if (method == nullptr) {
-    return parts_.connection.send_error(
+    return send_error(
         call.message, error,
         "no method " + call.message.member() + " on interface " + call.message.interface() + " of " + path);
   }
   if (call.message.signature() != method->signature) {
-    return parts_.connection.send_error(
+    return send_error(
         call.message, kInvalidArgs,
         std::string(method->member) + " takes \"" + method->signature + "\", not \"" + call.message.signature() + "\"");
   }
@@ -271,14 +338,19 @@ void Service::dispatch(Call call) {
 
 void Service::reply(const Call& call) { parts_.connection.send(bus::Connection::new_reply(call.message)); }
 
+void Service::send_error(const Message& call, const std::string& name, const std::string& text) {
+  ++refusals_[last_word(name)];  // Names are ours: there is a handful of them.
+  parts_.connection.send_error(call, name, text);
+}
+
 void Service::refuse(const Call& call, const Error& error) {
-  parts_.connection.send_error(call.message, error_name(error), error.message);
+  send_error(call.message, error_name(error), error.message);
 }
 
 void Service::refuse_unreadable(const Call& call) {
-  parts_.connection.send_error(call.message, kInvalidArgs,
-                               "an argument of " + call.message.member() +
-                                   " cannot be read; text is UTF-8 without noncharacters (U+FFFE and the like)");
+  send_error(call.message, kInvalidArgs,
+             "an argument of " + call.message.member() +
+                 " cannot be read; text is UTF-8 without noncharacters (U+FFFE and the like)");
 }
 
 supervise::Done Service::replier(Call call) {
@@ -347,6 +419,7 @@ void Service::register_analysis_by_pidfd(Call call) {
   const auto id = call.message.read_string();
   auto fd = call.message.read_fd();
   const auto options = call.message.read_dict();
+  if (!fd && fd.error().code == std::errc::too_many_files_open) return refuse(call, fd.error());
   if (!id || !fd) return refuse_unreadable(call);
   if (!options) return refuse(call, supervise::refuse(Refusal::kInvalidOption, options.error().message));
   const auto held = std::make_shared<UniqueFd>(std::move(*fd));
@@ -363,7 +436,7 @@ void Service::manage(Call call, const std::string& id_text,
   if (run == nullptr) {
     return refuse(call, supervise::refuse(Refusal::kNoSuchAnalysis, "no analysis \"" + id_text + "\" is running"));
   }
-  if (Clients::may_see(call.caller, run->uid)) return action(*id, call.caller, call);
+  if (Clients::may_manage(call.caller, run->uid)) return action(*id, call.caller, call);
   const auto shared = std::make_shared<Call>(std::move(call));
   authorize(
       *shared, names::kPolkitManage, {{"analysis", id_text}},
@@ -389,8 +462,8 @@ void Service::manage(Call call, const std::string& id_text,
 void Service::unregister_analysis(Call call) {
   const auto id = call.message.read_string();
   if (!id) return refuse_unreadable(call);
-  manage(std::move(call), *id, [this](const AnalysisId& which, const Caller&, const Call& of) {
-    parts_.supervisor.request_unregister(which, parts_.loop.now(), replier(of.share()));
+  manage(std::move(call), *id, [this](const AnalysisId& which, const Caller& caller, const Call& of) {
+    parts_.supervisor.request_unregister(which, caller, parts_.loop.now(), replier(of.share()));
   });
 }
 
@@ -398,11 +471,13 @@ void Service::attach_process(Call call) {
   const auto id = call.message.read_string();
   const auto pid = call.message.read_u32();
   if (!id || !pid) return refuse_unreadable(call);
-  const auto number = static_cast<pid_t>(std::min<std::uint32_t>(*pid, INT32_MAX));
-  manage(std::move(call), *id, [this, number](const AnalysisId& which, const Caller& caller, const Call& of) {
-    auto process = parts_.processes.open(number);
-    if (!process) return refuse(of, process.error());
-    parts_.supervisor.request_attach(which, std::move(*process), caller, parts_.loop.now(), replier(of.share()));
+  // Held from here on: whoever has its pid when polkit has answered is not meant.
+  const auto process = std::make_shared<Result<std::unique_ptr<supervise::ProcessHandle>>>(
+      parts_.processes.open(static_cast<pid_t>(std::min<std::uint32_t>(*pid, INT32_MAX))));
+  manage(std::move(call), *id, [this, process](const AnalysisId& which, const Caller&, const Call& of) {
+    if (!*process) return refuse(of, process->error());
+    // As whoever calls: polkit's yes is about the run, and makes nobody else's process theirs.
+    parts_.supervisor.request_attach(which, std::move(**process), of.caller, parts_.loop.now(), replier(of.share()));
   });
 }
 
@@ -445,29 +520,58 @@ void Service::extend_deadline(Call call) {
 void Service::get_analysis(Call call) {
   const auto id = call.message.read_string();
   if (!id) return refuse_unreadable(call);
-  manage(std::move(call), *id, [this](const AnalysisId& which, const Caller&, const Call& of) {
+  const auto answer = [this](const AnalysisId& which, const Caller&, const Call& of) {
     auto message = bus::Connection::new_reply(of.message);
     message.append(ObjectPath{object_path(which)});
     parts_.connection.send(std::move(message));
-  });
+  };
+  const auto which = AnalysisId::parse(*id);
+  const Run* run = which ? parts_.supervisor.find(*which) : nullptr;
+  if (run != nullptr && Clients::may_see(call.caller, run->uid)) return answer(*which, call.caller, call);
+  manage(std::move(call), *id, answer);
 }
 
-Dict Service::to_entry(const Run& run, const Message& list) const {
-  Dict properties = to_dict(run, parts_.supervisor.read_usage(run));
-  if (list.size() > kFullReply) {
-    std::erase_if(properties, [](const auto& p) { return p.first == "Description" || p.first == "Labels"; });
+void Service::answer_from_all(Call call, std::function<void(const Survey&)> answer) {
+  go_on(std::make_shared<Survey>(Survey{std::move(call), std::move(answer)}));
+}
+
+void Service::go_on(std::shared_ptr<Survey> survey) {
+  const auto& runs = parts_.supervisor.runs();
+  auto at = runs.lower_bound(survey->next);
+  for (unsigned left = kReadPerTurn; at != runs.end() && left > 0; ++at) {
+    if (!Clients::may_see(survey->call.caller, at->second->uid)) continue;
+    survey->read.emplace(at->first, parts_.supervisor.read_usage(*at->second));
+    --left;
   }
-  return properties;
+  if (at == runs.end()) return survey->answer(*survey);
+  survey->next = at->first;
+  const Call& call = survey->call;
+  turns_.go_on(call.caller.uid, call.message.sender(), [this, survey](Turns::Place) { go_on(survey); });
+  loop::Loop::schedule(turn_);
+}
+
+/// All of them in one turn, because of the signals: what has ended since it was read is not told of once more.
+void Service::for_each_entry(const Survey& survey, const Message& list,
+                             const std::function<void(const Run&, const Dict&)>& entry) const {
+  for (const auto& [key, run] : parts_.supervisor.runs()) {
+    if (!Clients::may_see(survey.call.caller, run->uid)) continue;
+    const auto read = survey.read.find(key);
+    Dict properties = to_dict(*run, read == survey.read.end() ? parts_.supervisor.read_usage(*run) : read->second);
+    if (list.size() > kFullReply) {
+      std::erase_if(properties, [](const auto& p) { return p.first == "Description" || p.first == "Labels"; });
+    }
+    entry(*run, properties);
+  }
 }
 
 void Service::list_analyses(Call call) {
-  auto message = bus::Connection::new_reply(call.message);
-  message.open('a', "a{sv}");
-  for (const auto& [key, run] : parts_.supervisor.runs()) {
-    if (Clients::may_see(call.caller, run->uid)) message.append(to_entry(*run, message));
-  }
-  message.close();
-  parts_.connection.send(std::move(message));
+  answer_from_all(std::move(call), [this](const Survey& survey) {
+    auto message = bus::Connection::new_reply(survey.call.message);
+    message.open('a', "a{sv}");
+    for_each_entry(survey, message, [&](const Run&, const Dict& properties) { message.append(properties); });
+    message.close();
+    parts_.connection.send(std::move(message));
+  });
 }
 
 void Service::list_events(Call call) {
@@ -483,10 +587,67 @@ void Service::list_events(Call call) {
   auto message = bus::Connection::new_reply(call.message);
   message.open('a', "a{sv}");
   for (const supervise::EventRecord* event : parts_.history.find(*filter)) {
-    if (message.size() > kFullReply) break;  // Newest first: what is left out is the oldest.
+    if (message.size() > kFullEvents) break;  // Newest first: what is left out is the oldest.
     message.append(record::to_dict(*event));
   }
   message.close();
+  parts_.connection.send(std::move(message));
+}
+
+void Service::get_series(Call call) {
+  const auto run_id = call.message.read_string();
+  if (!run_id) return refuse_unreadable(call);
+  const auto unknown = supervise::refuse(Refusal::kNoSuchAnalysis, "no run \"" + *run_id + "\" is known");
+  const Run* run = parts_.supervisor.find_by_run_id(*run_id);
+  if (run != nullptr) {
+    if (!Clients::may_see(call.caller, run->uid)) return refuse(call, unknown);
+    const supervise::Series* series = parts_.supervisor.sampler().find(run->key);
+    // The daemon before us may have kept its beginning.
+    const bool all = !parts_.supervisor.sampler().continues(run->key);
+    if (all || !parts_.find_series) {
+      return send_series(call, series == nullptr ? std::vector<supervise::Sample>() : series->samples());
+    }
+  }
+  if (!parts_.find_series) return refuse(call, unknown);
+  const auto shared = std::make_shared<Call>(std::move(call));
+  parts_.find_series(
+      *run_id, [this, shared, unknown, run_id = *run_id](const Result<std::optional<supervise::SeriesRow>>& found) {
+        const std::optional<supervise::SeriesRow> none;
+        const auto& kept = found ? *found : none;
+        const Run* live = parts_.supervisor.find_by_run_id(run_id);  // It may have ended meanwhile.
+        if (live != nullptr && !Clients::may_see(shared->caller, live->uid)) return refuse(*shared, unknown);
+        if (kept && !Clients::may_see(shared->caller, kept->uid)) return refuse(*shared, unknown);
+        if (live == nullptr && !found) return refuse(*shared, found.error());
+        if (live == nullptr && !kept) return refuse(*shared, unknown);
+        const supervise::Series* series = live == nullptr ? nullptr : parts_.supervisor.sampler().find(live->key);
+        if (series == nullptr) return send_series(*shared, kept ? kept->samples : std::vector<supervise::Sample>());
+        supervise::Series joined = *series;
+        if (kept && parts_.supervisor.sampler().continues(live->key)) joined.prepend(kept->samples);
+        send_series(*shared, joined.samples());
+      });
+}
+
+void Service::send_series(const Call& call, const std::vector<supervise::Sample>& samples) {
+  auto message = bus::Connection::new_reply(call.message);
+  message.open('a', "(ttttt)");
+  for (const supervise::Sample& sample : samples) {
+    message.open('r', "ttttt")
+        .append(to_usec(sample.at.time_since_epoch()))
+        .append(std::uint64_t{sample.memory.count()})
+        .append(std::uint64_t{sample.unreclaimable.count()})
+        .append(to_usec(sample.cpu))
+        .append(std::uint64_t{sample.processes})
+        .close();
+  }
+  message.close();
+  parts_.connection.send(std::move(message));
+}
+
+void Service::get_metrics(Call call) {
+  auto message = bus::Connection::new_reply(call.message);
+  record::append(message, collect_metrics(parts_.supervisor, refusals_, parts_.vitals(),
+                                          parts_.history.kills_last_24h(parts_.loop.now().real), turns_.waiting(),
+                                          parts_.version));
   parts_.connection.send(std::move(message));
 }
 
@@ -537,11 +698,11 @@ void Service::get_property(Call call) {
   if (!interface || !name) return refuse_unreadable(call);
   const auto properties = properties_of(call, *interface);
   if (!properties) {
-    return parts_.connection.send_error(call.message, kUnknownInterface, properties.error().message);
+    return send_error(call.message, kUnknownInterface, properties.error().message);
   }
   const Value* value = bus::find(*properties, *name);
   if (value == nullptr) {
-    return parts_.connection.send_error(call.message, kUnknownProperty, "no property " + *name + " on " + *interface);
+    return send_error(call.message, kUnknownProperty, "no property " + *name + " on " + *interface);
   }
   auto message = bus::Connection::new_reply(call.message);
   message.append_variant(*value);
@@ -553,7 +714,7 @@ void Service::get_all_properties(Call call) {
   if (!interface) return refuse_unreadable(call);
   const auto properties = properties_of(call, *interface);
   if (!properties) {
-    return parts_.connection.send_error(call.message, kUnknownInterface, properties.error().message);
+    return send_error(call.message, kUnknownInterface, properties.error().message);
   }
   auto message = bus::Connection::new_reply(call.message);
   message.append(*properties);
@@ -567,22 +728,29 @@ void Service::set_property(Call call) {
   const auto value = call.message.read_variant();
   const auto properties = properties_of(call, *interface);
   if (!properties) {
-    return parts_.connection.send_error(call.message, kUnknownInterface, properties.error().message);
+    return send_error(call.message, kUnknownInterface, properties.error().message);
   }
   if (bus::find(*properties, *name) == nullptr) {
-    return parts_.connection.send_error(call.message, kUnknownProperty, "no property " + *name + " on " + *interface);
+    return send_error(call.message, kUnknownProperty, "no property " + *name + " on " + *interface);
   }
   const auto& options = option_specs();
   const bool writable = std::any_of(options.begin(), options.end(), [&](const auto& o) { return *name == o.name; });
   const Run* run = find_run_at(call.message.path());
   if (run == nullptr || !writable) {
-    return parts_.connection.send_error(call.message, kPropertyReadOnly, *name + " is read-only");
+    return send_error(call.message, kPropertyReadOnly, *name + " is read-only");
   }
   if (!value) return refuse(call, supervise::refuse(Refusal::kInvalidOption, *name + ": " + value.error().message));
-  auto limits = apply_options(run->limits, {{*name, *value}});
-  if (!limits) return refuse(call, limits.error());
-  const Caller caller = call.caller;
-  parts_.supervisor.request_set_limits(run->id, *limits, caller, parts_.loop.now(), replier(std::move(call)));
+  // Who may see it may not therefore change it.
+  manage(std::move(call), run->id.text(),
+         [this, option = Dict{{*name, *value}}](const AnalysisId& which, const Caller& caller, const Call& of) {
+           const Run* now = parts_.supervisor.find(which);  // Again: polkit may have taken its time.
+           auto limits =
+               now == nullptr
+                   ? Result<supervise::Limits>(supervise::refuse(Refusal::kNoSuchAnalysis, "it ended meanwhile"))
+                   : apply_options(now->limits, option);
+           if (!limits) return refuse(of, limits.error());
+           parts_.supervisor.request_set_limits(which, *limits, caller, parts_.loop.now(), replier(of.share()));
+         });
 }
 
 void Service::introspect(Call call) {
@@ -606,27 +774,30 @@ void Service::add_interfaces(Message& message, const Dict& properties) {
 }
 
 void Service::get_managed_objects(Call call) {
-  auto message = bus::Connection::new_reply(call.message);
-  message.open('a', "{oa{sa{sv}}}");
-  for (const auto& [key, run] : parts_.supervisor.runs()) {
-    if (!Clients::may_see(call.caller, run->uid)) continue;
-    message.open('e', "oa{sa{sv}}").append(ObjectPath{object_path(run->id)});
-    add_interfaces(message, to_entry(*run, message));
+  answer_from_all(std::move(call), [this](const Survey& survey) {
+    auto message = bus::Connection::new_reply(survey.call.message);
+    message.open('a', "{oa{sa{sv}}}");
+    for_each_entry(survey, message, [&](const Run& run, const Dict& properties) {
+      message.open('e', "oa{sa{sv}}").append(ObjectPath{object_path(run.id)});
+      add_interfaces(message, properties);
+      message.close();
+    });
     message.close();
-  }
-  message.close();
-  parts_.connection.send(std::move(message));
+    parts_.connection.send(std::move(message));
+  });
 }
 
 // ---- signals ----
 
-void Service::signal_observers(uid_t uid, const char* path, const char* interface, const char* member,
-                               const std::function<void(Message&)>& fill) {
-  for (const std::string& observer : clients_.observers_of(uid)) {
-    auto message = parts_.connection.new_signal(path, interface, member);
-    fill(message);
-    parts_.connection.send_to(std::move(message), observer);
-  }
+void Service::signal_observers(uid_t uid, std::string path, const char* interface, const char* member,
+                               std::function<void(Message&)> fill) {
+  news_.add(uid,
+            [this, path = std::move(path), interface, member, fill = std::move(fill)](const std::string& observer) {
+              auto message = parts_.connection.new_signal(path.c_str(), interface, member);
+              fill(message);
+              parts_.connection.send_to(std::move(message), observer);
+            });
+  if (turn_) loop::Loop::schedule(turn_);
 }
 
 void Service::on_event(const supervise::EventRecord& event) {
@@ -644,32 +815,31 @@ void Service::tell_untold() {
 }
 
 void Service::tell(const supervise::EventRecord& event) {
-  const auto signal = [&](const char* member, const std::function<void(Message&)>& fill) {
-    signal_observers(*event.uid, names::kManagerPath, names::kManagerInterface, member, fill);
+  const auto signal = [&](const char* member, std::function<void(Message&)> fill) {
+    signal_observers(*event.uid, names::kManagerPath, names::kManagerInterface, member, std::move(fill));
   };
+  const std::string id = event.registered_as;
   const std::string reason = event.reason ? std::string(to_string(*event.reason)) : "";
   switch (event.kind) {
     case EventKind::kRegistered:
     case EventKind::kAdopted:
       announce_object(event);
-      return signal("AnalysisRegistered", [&](Message& m) {
-        m.append(event.registered_as);
-        m.append(ObjectPath{object_path(AnalysisId::parse(event.registered_as).value())});
-      });
+      return signal("AnalysisRegistered",
+                    [id](Message& m) { m.append(id).append(ObjectPath{object_path(AnalysisId::parse(id).value())}); });
     case EventKind::kEnding: {
       announce_object(event);
       const Run* run = parts_.supervisor.find(AnalysisId::parse(event.registered_as).value());
       const std::uint64_t grace = run == nullptr ? 0 : to_usec(run->limits.grace);
-      return signal("AnalysisEnding", [&](Message& m) { m.append(event.registered_as).append(reason).append(grace); });
+      return signal("AnalysisEnding", [=](Message& m) { m.append(id).append(reason).append(grace); });
     }
     case EventKind::kEnded: {
       announce_object(event);
       const Dict record = record::to_dict(event);
-      return signal("AnalysisEnded", [&](Message& m) { m.append(event.registered_as).append(reason).append(record); });
+      return signal("AnalysisEnded", [=](Message& m) { m.append(id).append(reason).append(record); });
     }
     case EventKind::kOrphanFound:
-      return signal("OrphanFound", [&](Message& m) {
-        m.append(event.registered_as).append(static_cast<std::uint32_t>(event.pid.value_or(0))).append(event.comm);
+      return signal("OrphanFound", [id, pid = event.pid.value_or(0), comm = event.comm](Message& m) {
+        m.append(id).append(static_cast<std::uint32_t>(pid)).append(comm);
       });
     case EventKind::kUnregistered:
     case EventKind::kUnkillable:
@@ -692,7 +862,7 @@ void Service::announce_object(const supervise::EventRecord& event) {
   const AnalysisId& id = *parsed;
   const std::string path = object_path(id);
   if (event.kind == EventKind::kEnded || event.kind == EventKind::kUnregistered) {
-    return signal_observers(*event.uid, names::kManagerPath, kObjectManager, "InterfacesRemoved", [&](Message& m) {
+    return signal_observers(*event.uid, names::kManagerPath, kObjectManager, "InterfacesRemoved", [path](Message& m) {
       m.append(ObjectPath{path}).append(std::vector<std::string>{names::kAnalysisInterface});
     });
   }
@@ -700,14 +870,15 @@ void Service::announce_object(const supervise::EventRecord& event) {
   if (run == nullptr) return;
   if (event.kind == EventKind::kRegistered || event.kind == EventKind::kAdopted) {
     const Dict properties = to_dict(*run, parts_.supervisor.read_usage(*run));
-    return signal_observers(*event.uid, names::kManagerPath, kObjectManager, "InterfacesAdded", [&](Message& m) {
-      m.append(ObjectPath{path});
-      add_interfaces(m, properties);
-    });
+    return signal_observers(*event.uid, names::kManagerPath, kObjectManager, "InterfacesAdded",
+                            [path, properties](Message& m) {
+                              m.append(ObjectPath{path});
+                              add_interfaces(m, properties);
+                            });
   }
   Dict changed = to_options(run->limits);
   changed.emplace_back("State", Value{std::string(to_string(run->state()))});
-  signal_observers(*event.uid, path.c_str(), kProperties, "PropertiesChanged", [&](Message& m) {
+  signal_observers(*event.uid, path, kProperties, "PropertiesChanged", [changed](Message& m) {
     m.append(names::kAnalysisInterface).append(changed).append(std::vector<std::string>{});
   });
 }

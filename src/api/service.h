@@ -8,9 +8,15 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
+#include <vector>
 
+#include "api/allowance.h"
 #include "api/clients.h"
+#include "api/deaf.h"
+#include "api/metrics.h"
+#include "api/news.h"
 #include "api/polkit.h"
 #include "api/turns.h"
 #include "bus/connection.h"
@@ -26,6 +32,8 @@ struct StoreState {
   std::uint64_t unshipped = 0;
 };
 
+using SeriesDone = std::function<void(Result<std::optional<supervise::SeriesRow>>)>;
+
 class Service {
  public:
   struct Parts {
@@ -36,8 +44,13 @@ class Service {
     const supervise::EventHistory& history;
     std::function<const supervise::Limits&()> defaults;  ///< in force now; a reload may change them
     std::function<StoreState()> store;
+    std::function<Vitals()> vitals;
     bool polkit;  ///< there is one to ask: on the system bus
     std::string version;
+    /// The curve of a run from the disk, or nothing if there is none; called back from the loop. Without it only live
+    /// runs have one.
+    std::function<void(const std::string& run_id, SeriesDone done)> find_series = {};
+    std::function<void(const std::string& sentence)> warn = [](const std::string&) {};
   };
 
   Service(Parts parts, Administrators administrators);
@@ -46,8 +59,13 @@ class Service {
   /// all is ready.
   Result<void> start();
 
-  /// Tells those who may see it on the bus of an event.
+  /// Tells those who may see it on the bus of an event, in a moment.
   void on_event(const supervise::EventRecord& event);
+  /// What waits to be told is told now: we are about to go.
+  void flush() { news_.flush(); }
+  /// Every method that is served, as "org.example.Interface.Method".
+  static std::vector<std::string> methods();
+
   /// Something behind the manager's properties has changed: the defaults, the state of the store. Those that differ
   /// from what was announced last are announced, once per wake-up.
   void on_properties_changed();
@@ -55,7 +73,7 @@ class Service {
  private:
   struct Call {
     bus::Message message;
-    supervise::Caller caller;
+    Client caller;
     Turns::Place place;  ///< of one that is with PID 1
 
     /// The same call once more, for who answers it later.
@@ -71,6 +89,10 @@ class Service {
   };
   static const Method kMethods[];
 
+  void on_stuck();
+  void on_clients_known();
+  /// Whether whoever calls does not read what they are sent; then that is the answer, if any.
+  bool refuse_deaf(const Call& call);
   void on_call(bus::Message message);
   void enqueue(Call call);
   void take_turn();
@@ -86,7 +108,21 @@ class Service {
   void extend_deadline(Call call);
   void get_analysis(Call call);
   void list_analyses(Call call);
+  /// What a call that wants all runs has read of them so far.
+  struct Survey {
+    Call call;
+    std::function<void(const Survey&)> answer;
+    supervise::RunKey next{};
+    std::map<supervise::RunKey, supervise::Usage> read{};
+  };
+  /// Reads a part of what the caller may see, and the rest in later turns; then answers. A thousand runs are thousands
+  /// of files, and nobody's end waits for them.
+  void go_on(std::shared_ptr<Survey> survey);
+  void answer_from_all(Call call, std::function<void(const Survey&)> answer);
   void list_events(Call call);
+  void get_series(Call call);
+  void send_series(const Call& call, const std::vector<supervise::Sample>& samples);
+  void get_metrics(Call call);
   void introspect(Call call);
   void get_property(Call call);
   void get_all_properties(Call call);
@@ -103,18 +139,21 @@ class Service {
   void authorize(Call& call, const char* action, bus::StringMap details, std::function<void(bool)> done);
 
   void reply(const Call& call);
+  void send_error(const bus::Message& call, const std::string& name, const std::string& text);
   void refuse(const Call& call, const Error& error);
   void refuse_unreadable(const Call& call);
   supervise::Done replier(Call call);
   const supervise::Run* find_run_at(const std::string& path) const;
   bus::Dict manager_properties() const;
-  /// The properties of a run as the next one of `list`.
-  bus::Dict to_entry(const supervise::Run& run, const bus::Message& list) const;
+  /// Each run that the caller may see, with its properties as the next one of `list`.
+  void for_each_entry(const Survey& survey, const bus::Message& list,
+                      const std::function<void(const supervise::Run&, const bus::Dict&)>& entry) const;
   Result<bus::Dict> properties_of(const Call& call, const std::string& interface) const;
   static void add_interfaces(bus::Message& message, const bus::Dict& properties);
 
-  void signal_observers(uid_t uid, const char* path, const char* interface, const char* member,
-                        const std::function<void(bus::Message&)>& fill);
+  /// `fill` is called when its turn comes, once for each who hears it.
+  void signal_observers(uid_t uid, std::string path, const char* interface, const char* member,
+                        std::function<void(bus::Message&)> fill);
   void tell(const supervise::EventRecord& event);
   void tell_untold();
   void announce_object(const supervise::EventRecord& event);
@@ -125,6 +164,11 @@ class Service {
   Polkit polkit_;
   loop::Source turn_;
   Turns turns_;
+  Allowance allowance_;
+  Deaf deaf_;
+  bool was_stuck_ = false;  ///< it is to be found out over whom
+  Refusals refusals_;
+  News news_;
   Instant last_turn_{};
   bus::Slot served_;
   loop::Source announce_;

@@ -14,6 +14,10 @@ bool Turns::add(uid_t uid, const Bounds& bounds, const std::string& client, Pace
   return true;
 }
 
+void Turns::go_on(uid_t uid, const std::string& client, Deed deed) {
+  lines_->by_uid[uid].quick.push_front({0, client, std::move(deed)});
+}
+
 std::deque<Turns::Waiting>* Turns::next_of(Line& line) {
   const bool slow = !line.slow.empty() && line.under_way < line.bounds.under_way;
   if (line.quick.empty()) return slow ? &line.slow : nullptr;

@@ -40,6 +40,8 @@ class Turns {
 
   /// False, and nothing done, if `uid` has as many calls waiting as it may. `client` is whoever called.
   bool add(uid_t uid, const Bounds& bounds, const std::string& client, Pace pace, Deed deed);
+  /// From within a deed: its call has not been done yet, and is the first of `uid` when that has its next turn.
+  void go_on(uid_t uid, const std::string& client, Deed deed);
   /// Does the next call; false if there is none that may be done now.
   bool take();
   /// Whether take() would do one.

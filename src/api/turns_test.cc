@@ -54,6 +54,32 @@ TEST_F(CallsThatWait, OfOneUidLeaveEverySecondTurnToAnother) {
   EXPECT_THAT(done, ElementsAre("a1", "b1", "c1", "a2", "b2", "a3"));
 }
 
+TEST_F(CallsThatWait, GoOnBeforeTheOthersOfTheirUidAndLeaveEachOtherTurnToAnother) {
+  unsigned parts = 3;
+  std::function<void(Turns::Place)> part = [&](Turns::Place) {
+    done.push_back("part");
+    if (--parts > 0) turns.go_on(1, ":1.1", part);
+  };
+  turns.add(1, kFew, ":1.1", Pace::kQuick, part);
+  add(1, "a");
+  add(1, "b", Pace::kSlow);
+  for (const char* what : {"c", "d"}) add(2, what);
+
+  take_all();
+
+  EXPECT_THAT(done, ElementsAre("part", "c", "part", "d", "part", "a", "b"));
+}
+
+TEST_F(CallsThatWait, ThatHaveBegunAreForgottenWithTheirClient) {
+  turns.add(1, kFew, ":1.1", Pace::kQuick,
+            [&](Turns::Place) { turns.go_on(1, ":1.1", [&](Turns::Place) { FAIL(); }); });
+  ASSERT_TRUE(turns.take());
+
+  turns.drop(":1.1");
+
+  EXPECT_FALSE(turns.take());
+}
+
 TEST_F(CallsThatWait, AreNoMoreThanTheUidMayHave) {
   for (const char* what : {"a", "b"}) EXPECT_TRUE(add(1, what));
   EXPECT_TRUE(add(1, "c", Pace::kSlow));

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/settings.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <ini.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <array>
@@ -22,6 +24,7 @@
 #include "base/numbers.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "supervise/series.h"
 
 namespace aw::config {
 namespace {
@@ -30,10 +33,11 @@ namespace fs = std::filesystem;
 using supervise::Caps;
 using supervise::Limits;
 using supervise::OrphanRounds;
+using supervise::SeriesRule;
 using supervise::StallRule;
 
-constexpr std::array<std::string_view, 7> kSections = {"Defaults", "Caps",       "Orphans", "Memory",
-                                                       "Ledger",   "PostgreSQL", "Web"};
+constexpr std::array<std::string_view, 8> kSections = {"Defaults", "Caps",   "Orphans",    "Memory",
+                                                       "Series",   "Ledger", "PostgreSQL", "Web"};
 
 // ---- Values: how each kind is read from text, and written for the manual page ----
 
@@ -73,6 +77,25 @@ Result<Span> parse_interval(std::string_view text) {
   if (span && (*span == Span::zero() || *span == kForever))
     return refuse(text, "is no interval; write e.g. 500ms or 5s");
   return span;
+}
+
+/// For what may be left undone altogether. More often than this it would be noticed.
+Result<Span> parse_sampling(std::string_view text) {
+  constexpr Span kShortest = std::chrono::milliseconds{100};
+  if (text == "never") return kForever;
+  auto span = parse_span(text);
+  if (span && *span < kShortest) return refuse(text, "is too short; write e.g. 100ms, 2s, or never for no samples");
+  return span;
+}
+
+std::string format_sampling(Span span) { return span == kForever ? "never" : format_span(span); }
+
+Result<std::uint64_t> parse_points(std::string_view text) {
+  const auto points = parse_number<std::uint64_t>(text);
+  if (!points || *points < supervise::Series::kLeastPoints || *points > supervise::Series::kMostPoints) {
+    return refuse(text, "is not a number from 16 to 4096; write e.g. 512");
+  }
+  return *points;
 }
 
 Result<std::uint64_t> parse_count(std::string_view text) {
@@ -129,6 +152,26 @@ Result<unsigned> parse_percentage(std::string_view text) {
   return *percent;
 }
 
+Result<bool> parse_switch(std::string_view text) {
+  for (const std::string_view word : {"yes", "true", "on", "1"}) {
+    if (text == word) return true;
+  }
+  for (const std::string_view word : {"no", "false", "off", "0"}) {
+    if (text == word) return false;
+  }
+  return refuse(text, "is neither yes nor no");
+}
+
+std::string format_switch(bool on) { return on ? "yes" : "no"; }
+
+Result<unsigned> parse_series(std::string_view text) {
+  const auto count = parse_number<unsigned>(text);
+  if (!count || *count < 1 || *count > 10000) return refuse(text, "is not a number from 1 to 10000; write e.g. 200");
+  return *count;
+}
+
+std::string format_series(unsigned count) { return std::to_string(count); }
+
 std::string format_percentage(unsigned percent) { return std::to_string(percent) + "%"; }
 
 /// Whole days are written as such: systemd's way would make "2month 4w 1d 3h …" of 90d.
@@ -175,23 +218,68 @@ Result<std::string> parse_uri(std::string_view text) {
 
 std::string format_uri(std::string uri) { return uri; }  // NOLINT(performance-unnecessary-value-param): Kind
 
-Result<std::vector<std::string>> parse_schemas(std::string_view text) {
-  std::vector<std::string> schemas;
+/// What stands between commas and spaces.
+std::vector<std::string> words_of(std::string_view text) {
+  std::vector<std::string> words;
   for (std::size_t at = 0; !text.empty() && at <= text.size();) {
     const std::size_t end = std::min(text.find_first_of(", ", at), text.size());
-    if (end > at) schemas.emplace_back(text.substr(at, end - at));
+    if (end > at) words.emplace_back(text.substr(at, end - at));
     at = end + 1;
   }
+  return words;
+}
+
+Result<std::vector<std::string>> parse_schemas(std::string_view text) {
+  auto schemas = words_of(text);
   for (const std::string& schema : schemas) {
     if (schema.find('"') != std::string::npos) return refuse(text, "quotes no names; write e.g. watchdog, public");
   }
   return schemas;
 }
 
-std::string format_schemas(std::vector<std::string> schemas) {  // NOLINT(performance-unnecessary-value-param): Kind
+std::string format_words(std::vector<std::string> words) {  // NOLINT(performance-unnecessary-value-param): Kind
   std::string text;
-  for (const std::string& schema : schemas) text += (text.empty() ? "" : ", ") + schema;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
   return text;
+}
+
+bool is_listenable(std::string_view address) {
+  if (address.starts_with('/')) return address.size() < sizeof(sockaddr_un::sun_path);
+  const std::size_t colon = address.rfind(':');
+  if (colon == std::string_view::npos) return false;
+  const auto port = parse_number<std::uint16_t>(address.substr(colon + 1));
+  std::string host(address.substr(0, colon));
+  const bool six = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  if (six) host = host.substr(1, host.size() - 2);
+  in6_addr parsed{};
+  return port && *port > 0 && ::inet_pton(six ? AF_INET6 : AF_INET, host.c_str(), &parsed) == 1;
+}
+
+Result<std::vector<std::string>> parse_listen(std::string_view text) {
+  auto addresses = words_of(text);
+  for (const std::string& address : addresses) {
+    if (is_listenable(address)) continue;
+    return refuse(address,
+                  "is neither ADDRESS:PORT nor the absolute path of a socket; write e.g. 127.0.0.1:8787, "
+                  "[::1]:8787 or /run/analysis-watchdog-web/http");
+  }
+  if (addresses.empty()) return refuse(text, "is no address; write e.g. 127.0.0.1:8787");
+  return addresses;
+}
+
+/// As the names of a Host header are compared: without a port, in lower case.
+Result<std::vector<std::string>> parse_hosts(std::string_view text) {
+  auto hosts = words_of(text);
+  for (std::string& host : hosts) {
+    std::ranges::transform(host, host.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const bool plain = std::ranges::all_of(host, [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_' || c == '[' || c == ']' || c == ':';
+    });
+    if (!plain || (host.find(':') != std::string::npos && !host.starts_with('['))) {
+      return refuse(host, "is no name or address of a host without a port; write e.g. batch1.example.org");
+    }
+  }
+  return hosts;
 }
 
 Result<fs::path> parse_optional_path(std::string_view text) {
@@ -224,12 +312,18 @@ constexpr Kind<Span> kKeepingTime{parse_time_limit, format_days};
 constexpr Kind<fs::path> kPath{parse_path, format_path};
 constexpr Kind<fs::path> kOptionalPath{parse_optional_path, format_path};
 constexpr Kind<std::string> kUri{parse_uri, format_uri};
-constexpr Kind<std::vector<std::string>> kSchemas{parse_schemas, format_schemas};
+constexpr Kind<std::vector<std::string>> kSchemas{parse_schemas, format_words};
+constexpr Kind<std::vector<std::string>> kListen{parse_listen, format_words};
+constexpr Kind<std::vector<std::string>> kHosts{parse_hosts, format_words};
 constexpr Kind<Span> kInterval{parse_interval, format_span};
+constexpr Kind<Span> kSampling{parse_sampling, format_sampling};
+constexpr Kind<std::uint64_t> kPoints{parse_points, format_count};
 constexpr Kind<Span> kCpuQuota{parse_cpu_quota, format_cpu_quota};
 constexpr Kind<std::uint64_t> kCount{parse_count, format_count};
 constexpr Kind<std::optional<std::uint64_t>> kWeight{parse_weight, format_weight};
 constexpr Kind<unsigned> kPercentage{parse_percentage, format_percentage};
+constexpr Kind<bool> kSwitch{parse_switch, format_switch};
+constexpr Kind<unsigned> kSeries{parse_series, format_series};
 constexpr Kind<supervise::OrphanPolicy> kOrphanPolicy{parse_orphans, format_policy};
 constexpr Kind<supervise::OwnerPolicy> kOwnerPolicy{parse_owner, format_policy};
 
@@ -291,6 +385,10 @@ const std::vector<Key>& keys() {
           "The highest TasksMax that somebody who is no administrator may ask for."),
       key("Caps", "MaxAnalysesPerUser", kCount, &Settings::caps, &Caps::analyses_per_user,
           "How many live runs one user who is no administrator may have."),
+      key("Caps", "MaxMemoryPerUser", kMemoryLimit, &Settings::caps, &Caps::memory_per_user,
+          "The highest sum of the MemoryLimits of the live runs of one user who is no administrator."),
+      key("Caps", "MaxTasksPerUser", kCount, &Settings::caps, &Caps::tasks_per_user,
+          "The highest sum of their TasksMax."),
       key("Caps", "MaxAnalyses", kCount, &Settings::caps, &Caps::analyses,
           "How many live runs this host carries, administrators' included."),
 
@@ -304,10 +402,17 @@ const std::vector<Key>& keys() {
       key("Memory", "StallTime", kTimeLimit, &Settings::stall, &StallRule::time,
           "The time over which a run must stall, on the whole, to be ended; infinity: it never is."),
 
+      key("Series", "Interval", kSampling, &Settings::series, &SeriesRule::interval,
+          "The time between two samples of a run whose memory moves; never: no run is sampled."),
+      key("Series", "IdleInterval", kInterval, &Settings::series, &SeriesRule::idle,
+          "The time between two samples of a run that rests."),
+      key("Series", "Points", kPoints, &Settings::series, &SeriesRule::points,
+          "How many samples are kept of a run, 16 to 4096; what is nearest to each other becomes one."),
+
       key("Ledger", "Path", kPath, &Settings::ledger, &LedgerSettings::path,
           "The file that holds the record of this host."),
       key("Ledger", "Retention", kKeepingTime, &Settings::ledger, &LedgerSettings::retention,
-          "How long the events of ended runs are kept; infinity: for ever."),
+          "How long the events and the curves of ended runs are kept; infinity: for ever."),
       key("Ledger", "MaxSize", kLedgerSize, &Settings::ledger, &LedgerSettings::max_size,
           "The size of the file from which the oldest events of ended runs are deleted; infinity: none."),
 
@@ -317,6 +422,17 @@ const std::vector<Key>& keys() {
           "The schemas that our tables and the host application's are looked for in; empty: the role's own."),
       key("PostgreSQL", "PassFile", kOptionalPath, &Settings::postgres, &PostgresSettings::passfile,
           "libpq's file of passwords; empty: its default."),
+
+      key("Web", "Listen", kListen, &Settings::web, &WebSettings::listen,
+          "Where analysis-watchdog-web listens when systemd gives it no sockets: ADDRESS:PORT or a path."),
+      key("Web", "TokenFile", kOptionalPath, &Settings::web, &WebSettings::token_file,
+          "The file whose first line is the token that shows a reader everything; empty: there is none."),
+      key("Web", "AllowedHosts", kHosts, &Settings::web, &WebSettings::allowed_hosts,
+          "Names that readers may reach the gateway by, besides localhost, 127.0.0.1 and [::1]."),
+      key("Web", "MetricsPerAnalysis", kSwitch, &Settings::web, &WebSettings::metrics_per_analysis,
+          "yes: /metrics has series of each analysis for scrapers that may see its id."),
+      key("Web", "MetricsPerAnalysisMax", kSeries, &Settings::web, &WebSettings::metrics_per_analysis_max,
+          "Of so many analyses at most, those that use most memory."),
   };
   return kTable;
 }
@@ -347,7 +463,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 bool looks_like(std::string_view typed, std::string_view known) {
-  return edit_distance(typed, known) <= std::max<std::size_t>(1, known.size() / 5);
+  const std::size_t most = std::max<std::size_t>(1, known.size() / 5);
+  if (std::max(typed.size(), known.size()) - std::min(typed.size(), known.size()) > most) return false;
+  return edit_distance(typed, known) <= most;
 }
 
 std::string suggest_key(std::string_view section, std::string_view name) {

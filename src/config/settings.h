@@ -29,14 +29,25 @@ struct PostgresSettings {
   std::filesystem::path passfile;    ///< libpq's; empty: its default, or the credential that the service was given
 };
 
+/// Of analysis-watchdog-web, which is not the daemon.
+struct WebSettings {
+  std::vector<std::string> listen{"127.0.0.1:8787"};  ///< ADDRESS:PORT or the path of a socket, without systemd's
+  std::filesystem::path token_file;                   ///< whose first line opens everything; empty: there is none
+  std::vector<std::string> allowed_hosts;             ///< that a Host header may name besides this host
+  bool metrics_per_analysis = false;                  ///< for scrapers that may see the ids
+  unsigned metrics_per_analysis_max = 200;
+};
+
 /// All settings of the daemon. Each default stands once, here or in supervise::Limits.
 struct Settings {
   supervise::Limits defaults;       ///< [Defaults]
   supervise::Caps caps;             ///< [Caps]
   supervise::OrphanRounds orphans;  ///< [Orphans]
   supervise::StallRule stall;       ///< [Memory]
+  supervise::SeriesRule series;     ///< [Series]
   LedgerSettings ledger;            ///< [Ledger]
   PostgresSettings postgres;        ///< [PostgreSQL]
+  WebSettings web;                  ///< [Web]
 };
 
 /// One mistake in a configuration text.

@@ -51,14 +51,18 @@ std::vector<std::string> complaints(std::string text) { return problems(parse(st
 
 /// Every field; a new one breaks the bindings until it is compared too.
 auto fields(const Settings& settings) {
-  const auto& [defaults, caps, orphans, stall, ledger, postgres] = settings;
-  const auto& [memory, wall_clock, grace, tasks, per_user, analyses] = caps;
+  const auto& [defaults, caps, orphans, stall, series, ledger, postgres, web] = settings;
+  const auto& [memory, wall_clock, grace, tasks, per_user, memory_per_user, tasks_per_user, analyses] = caps;
   const auto& [interval, confirmation] = orphans;
   const auto& [pressure, time] = stall;
+  const auto& [sampling, idle, points] = series;
   const auto& [path, retention, max_size] = ledger;
   const auto& [uri, schemas, passfile] = postgres;
-  return std::make_tuple(defaults, memory, wall_clock, grace, tasks, per_user, analyses, interval, confirmation,
-                         pressure, time, path, retention, max_size, uri, schemas, passfile);
+  const auto& [listen, token_file, allowed_hosts, per_analysis, per_analysis_max] = web;
+  return std::make_tuple(defaults, memory, wall_clock, grace, tasks, per_user, memory_per_user, tasks_per_user,
+                         analyses, interval, confirmation, pressure, time, sampling, idle, points, path, retention,
+                         max_size, uri, schemas, passfile, listen, token_file, allowed_hosts, per_analysis,
+                         per_analysis_max);
 }
 
 bool is_default(const Settings& settings) { return fields(settings) == fields(Settings{}); }
@@ -92,6 +96,8 @@ MaxWallClockLimit=2d
 MaxGrace=1min
 MaxTasks=1000
 MaxAnalysesPerUser=7
+MaxMemoryPerUser=100G
+MaxTasksPerUser=4000
 MaxAnalyses=infinity
 [Orphans]
 Interval=10s
@@ -99,6 +105,10 @@ Confirmation=1s
 [Memory]
 StallPressure=55%
 StallTime=infinity
+[Series]
+Interval=never
+IdleInterval=5min
+Points=100
 [Ledger]
 Path=/srv/watchdog/ledger.db
 Retention=30d
@@ -123,11 +133,16 @@ PassFile=/etc/analysis-watchdog/pgpass
   EXPECT_EQ(settings.caps.grace, Span(1min));
   EXPECT_EQ(settings.caps.tasks, 1000U);
   EXPECT_EQ(settings.caps.analyses_per_user, 7U);
+  EXPECT_EQ(settings.caps.memory_per_user, Bytes(100 * kGiB.count()));
+  EXPECT_EQ(settings.caps.tasks_per_user, 4000U);
   EXPECT_EQ(settings.caps.analyses, supervise::kUnlimited);
   EXPECT_EQ(settings.orphans.interval, Span(10s));
   EXPECT_EQ(settings.orphans.confirmation, Span(1s));
   EXPECT_EQ(settings.stall.pressure_percent, 55U);
   EXPECT_EQ(settings.stall.time, kForever);
+  EXPECT_EQ(settings.series.interval, kForever);
+  EXPECT_EQ(settings.series.idle, Span(5min));
+  EXPECT_EQ(settings.series.points, 100U);
   EXPECT_EQ(settings.ledger.path, "/srv/watchdog/ledger.db");
   EXPECT_EQ(settings.ledger.retention, Span(30 * 24h));
   EXPECT_EQ(settings.ledger.max_size, Bytes(256 * kMiB.count()));
@@ -224,7 +239,39 @@ TEST(AnUnknownSection, IsOneProblemWithAllThatItHolds) {
                           StartsWith("a.conf:6: MaxTasks=: ")));
 }
 
-TEST(ASectionWithoutKeys, IsKnownButItsKeysAreNot) {
+TEST(AWebSection, SaysWhereToListenAndWhoMayCall) {
+  const auto settings = parsed(
+      "[Web]\nListen=[::1]:80 /run/x/http, 10.0.0.1:8787\nTokenFile=/etc/token\nAllowedHosts=Batch1.Example.org "
+      "[fd00::1]\n");
+
+  EXPECT_THAT(settings.web.listen, ElementsAre("[::1]:80", "/run/x/http", "10.0.0.1:8787"));
+  EXPECT_EQ(settings.web.token_file, "/etc/token");
+  EXPECT_THAT(settings.web.allowed_hosts, ElementsAre("batch1.example.org", "[fd00::1]"));
+}
+
+TEST(AWebSection, SaysWhetherEachAnalysisHasSeries) {
+  EXPECT_FALSE(parsed("").web.metrics_per_analysis);
+  EXPECT_EQ(parsed("").web.metrics_per_analysis_max, 200U);
+  const auto settings = parsed("[Web]\nMetricsPerAnalysis=yes\nMetricsPerAnalysisMax=7\n");
+  EXPECT_TRUE(settings.web.metrics_per_analysis);
+  EXPECT_EQ(settings.web.metrics_per_analysis_max, 7U);
+  for (const std::string bad : {"MetricsPerAnalysis=maybe", "MetricsPerAnalysis=2", "MetricsPerAnalysisMax=0",
+                                "MetricsPerAnalysisMax=10001", "MetricsPerAnalysisMax=infinity"}) {
+    EXPECT_THAT(complaints("[Web]\n" + bad + "\n"), SizeIs(1)) << bad;
+  }
+}
+
+TEST(AWebSection, RefusesWhatCannotBeListenedAtOrIsNoHost) {
+  for (const std::string bad :
+       {"8787", "localhost:8787", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "::1:80", "[::1]", "run/http", ","}) {
+    EXPECT_THAT(complaints("[Web]\nListen=" + bad + "\n"), SizeIs(1)) << bad;
+  }
+  for (const std::string bad : {"a:80", "http://a", "a/b", "*"}) {
+    EXPECT_THAT(complaints("[Web]\nAllowedHosts=" + bad + "\n"), SizeIs(1)) << bad;
+  }
+}
+
+TEST(ASectionWithoutSuchAKey, IsKnownButTheKeyIsNot) {
   for (const std::string section : {"PostgreSQL", "Web"}) {
     EXPECT_THAT(complaints("[" + section + "]\n"), IsEmpty());
     EXPECT_THAT(complaints("[" + section + "]\nSomeKey=x\n"),
@@ -298,6 +345,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"Caps", "MaxMemoryLimit=0", "is no limit"}, BadValue{"Caps", "MaxWallClockLimit=0", "is no limit"},
         BadValue{"Caps", "MaxGrace=0", "is no limit"}, BadValue{"Caps", "MaxTasks=0", "not a number above 0"},
         BadValue{"Caps", "MaxAnalysesPerUser=0", "not a number above 0"},
+        BadValue{"Caps", "MaxMemoryPerUser=0", "is no limit"},
+        BadValue{"Caps", "MaxTasksPerUser=many", "not a number above 0"},
         BadValue{"Caps", "MaxAnalyses=0", "not a number above 0"}, BadValue{"Orphans", "Interval=0", "is no interval"},
         BadValue{"Orphans", "Interval=infinity", "is no interval"},
         BadValue{"Orphans", "Confirmation=0", "is no interval"},
@@ -305,6 +354,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"Memory", "StallPressure=0%", "from 1% to 99%"},
         BadValue{"Memory", "StallPressure=100%", "from 1% to"}, BadValue{"Memory", "StallPressure=%", "from 1% to"},
         BadValue{"Memory", "StallPressure=5%5%", "from 1% to"}, BadValue{"Memory", "StallTime=0", "is no limit"},
+        BadValue{"Series", "Interval=0", "is too short; write e.g. 100ms, 2s, or never for no samples"},
+        BadValue{"Series", "Interval=99ms", "is too short"}, BadValue{"Series", "Interval=always", "not a time span"},
+        BadValue{"Series", "IdleInterval=0", "is no interval"},
+        BadValue{"Series", "IdleInterval=infinity", "is no interval"},
+        BadValue{"Series", "Points=15", "\"15\" is not a number from 16 to 4096; write e.g. 512"},
+        BadValue{"Series", "Points=4097", "from 16 to"}, BadValue{"Series", "Points=infinity", "from 16 to"},
         BadValue{"Ledger", "Path=ledger.db", "\"ledger.db\" is not the absolute path of a file; write e.g. /var/lib"},
         BadValue{"Ledger", "Path=/var/lib/", "not the absolute path of a file"},
         BadValue{"Ledger", "Retention=0", "is no limit"}, BadValue{"Ledger", "Retention=ever", "not a time span"},
@@ -322,6 +377,12 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CpuQuota, TakesFractionsOfAPercent) {
   EXPECT_EQ(parsed("[Defaults]\nCPUQuota=33.33%\n").defaults.cpu_quota_per_second, Span(333300us));
   EXPECT_EQ(parsed("[Defaults]\nCPUQuota=infinity\n").defaults.cpu_quota_per_second, kForever);
+}
+
+TEST(TheInterval, OfSamplesMayBeNeverOrInfinity) {
+  EXPECT_EQ(parsed("[Series]\nInterval=never\n").series.interval, kForever);
+  EXPECT_EQ(parsed("[Series]\nInterval=infinity\n").series.interval, kForever);
+  EXPECT_EQ(parsed("[Series]\nInterval=100ms\n").series.interval, Span(100ms));
 }
 
 TEST(TheLedgersSize, MayBeSmallOrUnbounded) {
@@ -347,14 +408,17 @@ TEST(KnownKeys, ShowTheirDefaultsAsOneWouldWriteThem) {
 
   EXPECT_THAT(
       lines,
-      ElementsAre("Defaults.MemoryLimit=2G", "Defaults.MemoryHeadroom=", "Defaults.WallClockLimit=30min",
-                  "Defaults.Grace=10s", "Defaults.TasksMax=infinity", "Defaults.CPUQuota=infinity",
-                  "Defaults.CPUWeight=", "Defaults.OrphanPolicy=kill", "Defaults.OwnerPolicy=kill",
-                  "Caps.MaxMemoryLimit=infinity", "Caps.MaxWallClockLimit=infinity", "Caps.MaxGrace=5min",
-                  "Caps.MaxTasks=infinity", "Caps.MaxAnalysesPerUser=500", "Caps.MaxAnalyses=4000",
-                  "Orphans.Interval=5s", "Orphans.Confirmation=500ms", "Memory.StallPressure=80%",
-                  "Memory.StallTime=1min", "Ledger.Path=/var/lib/analysis-watchdog/ledger.db", "Ledger.Retention=90d",
-                  "Ledger.MaxSize=1G", "PostgreSQL.PostgresUri=", "PostgreSQL.SearchPath=", "PostgreSQL.PassFile="));
+      ElementsAre(
+          "Defaults.MemoryLimit=2G", "Defaults.MemoryHeadroom=", "Defaults.WallClockLimit=30min", "Defaults.Grace=10s",
+          "Defaults.TasksMax=infinity", "Defaults.CPUQuota=infinity", "Defaults.CPUWeight=",
+          "Defaults.OrphanPolicy=kill", "Defaults.OwnerPolicy=kill", "Caps.MaxMemoryLimit=infinity",
+          "Caps.MaxWallClockLimit=infinity", "Caps.MaxGrace=5min", "Caps.MaxTasks=infinity",
+          "Caps.MaxAnalysesPerUser=500", "Caps.MaxMemoryPerUser=infinity", "Caps.MaxTasksPerUser=infinity",
+          "Caps.MaxAnalyses=4000", "Orphans.Interval=5s", "Orphans.Confirmation=500ms", "Memory.StallPressure=80%",
+          "Memory.StallTime=1min", "Series.Interval=2s", "Series.IdleInterval=1min", "Series.Points=512",
+          "Ledger.Path=/var/lib/analysis-watchdog/ledger.db", "Ledger.Retention=90d", "Ledger.MaxSize=1G",
+          "PostgreSQL.PostgresUri=", "PostgreSQL.SearchPath=", "PostgreSQL.PassFile=", "Web.Listen=127.0.0.1:8787",
+          "Web.TokenFile=", "Web.AllowedHosts=", "Web.MetricsPerAnalysis=no", "Web.MetricsPerAnalysisMax=200"));
 }
 
 // ---- The example that is installed ----

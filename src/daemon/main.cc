@@ -1,7 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -9,22 +6,12 @@
 #include "base/failpoint.h"
 #include "base/version.h"
 #include "daemon/program.h"
-
-namespace {
+#include "log/service_log.h"
 
 using namespace aw;
 
-/// stderr, with the level in front as journald reads it from a service's output (sd-daemon(3)).
-void set_up_log() {
-  auto log = spdlog::stderr_logger_mt("analysis-watchdogd");
-  log->set_pattern(std::getenv("JOURNAL_STREAM") != nullptr ? "<6>%v" : "analysis-watchdogd: %l: %v");
-  spdlog::set_default_logger(std::move(log));
-}
-
-}  // namespace
-
 int main(int argc, char** argv) {
-  set_up_log();
+  log::set_up("analysis-watchdogd");
   daemon::Options options;
   CLI::App app{"The analysis watchdog: ends analyses that outlive their time, outgrow their memory or leave orphans.",
                "analysis-watchdogd"};
@@ -54,7 +41,7 @@ int main(int argc, char** argv) {
     return std::fputs(failpoint::describe_points().c_str(), stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
   // Not for the service's failure path: it would stumble over the point that has brought it about.
   if (auto armed = options.lift_tripwires ? Result<void>() : failpoint::arm_from_environment(); !armed) {
-    spdlog::critical("{}", armed.error().message);
+    log::critical(armed.error().message);
     return 2;
   }
 #endif

@@ -2,7 +2,6 @@
 #include "daemon/placement_files.h"
 
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 
 #include "base/failpoint.h"
 #include "base/unique_fd.h"
+#include "log/service_log.h"
 
 namespace aw::daemon {
 namespace {
@@ -27,21 +27,20 @@ int write_file(const std::filesystem::path& file, const std::string& text) {
 
 }  // namespace
 
-void PlacementFiles::write(const std::string& slice, const std::string& note) {
-  const auto file = directory_ / slice;
+void PlacementFiles::write(const std::string& run_id, const std::string& note) {
+  const auto file = directory_ / run_id;
   int error = write_file(file, note);
   if (error == ENOENT && ::mkdir(directory_.c_str(), 0700) == 0) error = write_file(file, note);
   if (error == 0) return;
   // Half a note is none: nothing was asked for yet.
   ::unlink(file.c_str());
-  spdlog::warn(
-      "{} can't be written: {}; should this watchdog die in the next moment, the analysis that is being "
-      "registered gets the default limits",
-      file.string(), std::generic_category().message(error));
+  log::warn(
+      file.string() + " can't be written: " + std::generic_category().message(error) +
+      "; should this watchdog die in the next moment, the analysis that is being registered gets the default limits");
 }
 
-std::optional<std::string> PlacementFiles::read(const std::string& slice) const {
-  const UniqueFd fd(::open((directory_ / slice).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+std::optional<std::string> PlacementFiles::read(const std::string& run_id) const {
+  const UniqueFd fd(::open((directory_ / run_id).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return std::nullopt;
   std::string text;
   std::array<char, 4096> part{};
@@ -52,16 +51,16 @@ std::optional<std::string> PlacementFiles::read(const std::string& slice) const 
   return text;
 }
 
-void PlacementFiles::remove(const std::string& slice) { ::unlink((directory_ / slice).c_str()); }
+void PlacementFiles::remove(const std::string& run_id) { ::unlink((directory_ / run_id).c_str()); }
 
 std::vector<std::string> PlacementFiles::list() const {
-  std::vector<std::string> slices;
+  std::vector<std::string> run_ids;
   std::error_code gone;
   for (auto entry = std::filesystem::directory_iterator(directory_, gone);
        !gone && entry != std::filesystem::directory_iterator(); entry.increment(gone)) {
-    slices.push_back(entry->path().filename());
+    run_ids.push_back(entry->path().filename());
   }
-  return slices;
+  return run_ids;
 }
 
 }  // namespace aw::daemon

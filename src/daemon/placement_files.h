@@ -7,16 +7,16 @@
 
 namespace aw::daemon {
 
-/// A file for each, in a directory of the runtime file system, which no disk is behind: written and removed on the
-/// loop.
+/// A file for each, named by its run, in a directory of the runtime file system, which no disk is behind: written and
+/// removed on the loop.
 class PlacementFiles final : public supervise::Placements {
  public:
   /// The directory is made when it is first needed, for its owner only: a note has a command line and labels in it.
   explicit PlacementFiles(std::filesystem::path directory) : directory_(std::move(directory)) {}
 
-  void write(const std::string& slice, const std::string& note) override;
-  std::optional<std::string> read(const std::string& slice) const override;
-  void remove(const std::string& slice) override;
+  void write(const std::string& run_id, const std::string& note) override;
+  std::optional<std::string> read(const std::string& run_id) const override;
+  void remove(const std::string& run_id) override;
   std::vector<std::string> list() const override;
 
  private:

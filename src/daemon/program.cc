@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/program.h"
 
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,18 +10,19 @@
 #include "config/settings.h"
 #include "daemon/instance_lock.h"
 #include "daemon/wiring.h"
+#include "log/service_log.h"
 #include "process/parse.h"
 
 namespace aw::daemon {
 namespace {
 
 int refuse(const std::vector<config::Problem>& problems) {
-  for (const config::Problem& problem : problems) spdlog::critical("{}", config::to_string(problem));
+  for (const config::Problem& problem : problems) log::critical(config::to_string(problem));
   return kCannotServe;
 }
 
 int refuse(const Error& error, int status = EXIT_FAILURE) {
-  spdlog::critical("{}", error.message);
+  log::critical(error.message);
   return status;
 }
 
@@ -39,7 +39,7 @@ int lift_tripwires(const Options& options, const OpenCgroups& open_cgroups) {
   const std::string manager = options.user ? user_managers_cgroup() : "";
   auto cgroups = open_cgroups(*loop, manager + "/" + systemd::kParentSlice);
   if (!cgroups) return refuse(cgroups.error());
-  spdlog::info("lifted the tripwires of {} slices; the ceilings stay", (*cgroups)->lift_tripwires());
+  log::info("lifted the tripwires of " + std::to_string((*cgroups)->lift_tripwires()) + " slices; the ceilings stay");
   return EXIT_SUCCESS;
 }
 
@@ -78,7 +78,7 @@ int run(const Options& options, const OpenCgroups& open_cgroups) {
   const auto bus = options.user ? bus::BusKind::kUser : bus::BusKind::kSystem;
   auto lock = InstanceLock::take(lock_file(bus));
   if (!lock && options.once && lock.error().code == std::errc::device_or_resource_busy) {
-    spdlog::info("nothing to do: {}", lock.error().message);
+    log::info("nothing to do: " + lock.error().message);
     return EXIT_SUCCESS;
   }
   if (!lock) return refuse(lock.error());

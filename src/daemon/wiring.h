@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
 
 #include "api/service.h"
 #include "bus/connection.h"
@@ -15,6 +17,7 @@
 #include "daemon/placement_files.h"
 #include "journal/journal_writer.h"
 #include "ledger/ledger.h"
+#include "ledger/series_reader.h"
 #include "loop/loop.h"
 #include "process/proc_fs.h"
 #include "supervise/event_history.h"
@@ -50,7 +53,8 @@ class Daemon final : private supervise::Recorder {
   void record(const supervise::EventRecord& event) override;
   void begin_run(const supervise::RunRow& row) override { ledger_.begin_run(row); }
   void change_run(const supervise::RunRow& row) override { ledger_.change_run(row); }
-  void end_run(const std::string& run_id) override { ledger_.end_run(run_id); }
+  void end_run(const std::string& run_id) override;
+  void keep_series(const supervise::SeriesRow& series) override { ledger_.keep_series(series); }
   void when_kept(std::function<void(const Now&)> kept) override;
   std::optional<std::string> find_problem() const override;
 
@@ -61,12 +65,16 @@ class Daemon final : private supervise::Recorder {
   void beat(const Now& now);
   void look_whether_passed(const Now& now);
   void adopt();
+  void find_series(const std::string& run_id, const api::SeriesDone& done);
+  void resume_series();
   void tell_kept(const Now& now);
   void complete_journal();
   Result<void> open_ledger();
   void on_ledger_changed();
+  supervise::Supervisor::Before take_late_runs();
   std::filesystem::path shipped_file() const;
   std::uint64_t unshipped();
+  api::Vitals vitals();
   void watch_shipper();
   void on_manager_ready(Result<std::string> cgroup);
   Result<void> build(const std::string& cgroup);
@@ -99,8 +107,12 @@ class Daemon final : private supervise::Recorder {
   Instant pass_ends_ = kNever;
   unsigned passed_ends_ = 0;  ///< of runs, in this pass
   loop::Source alarm_;
+  loop::Source sampling_;
+  loop::Source rounds_;
   std::unique_ptr<supervise::Supervisor> supervisor_;
   std::unique_ptr<api::Service> service_;
+  ledger::SeriesReader series_reader_;
+  loop::Source series_read_;
   std::vector<loop::Source> signals_;
   loop::Source sent_;
   loop::Source ledger_changed_;
@@ -118,8 +130,13 @@ class Daemon final : private supervise::Recorder {
   std::int64_t shipped_seq_ = 0;
   bool shipped_changed_ = false;
   bool ledger_readable_ = false;
+  bool runs_unread_ = false;            ///< which runs were live before is not known yet
+  std::set<std::string> ended_unread_;  ///< … and these have ended since
   unsigned ledger_renewals_ = 0;
   bool ledger_healthy_ = true;
+  std::optional<OwnUsage> usage_;  ///< as of usage_read_, because anybody may ask as often as they like
+  Instant usage_read_{};
+  WallTime started_;
   Span watchdog_{0};  ///< systemd waits for so long for a sign of life; 0: it does not ask for one
   bool feeding_ = true;
   bool bus_away_ = false;

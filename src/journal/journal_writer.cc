@@ -105,7 +105,7 @@ const char* message_id(EventKind kind) {
   unreachable(kind);
 }
 
-std::vector<std::string> journal_fields(const EventRecord& e) {
+std::vector<std::string> journal_fields(const EventRecord& e, UnitsOf units) {
   std::vector<std::string> fields{"MESSAGE=" + message(e),
                                   priority(e),
                                   message_id(e.kind),
@@ -126,6 +126,10 @@ std::vector<std::string> journal_fields(const EventRecord& e) {
   text("ANALYSIS_UNIT", e.unit);
   text("OBJECT_SYSTEMD_UNIT", e.unit);
   text("OBJECT_SYSTEMD_UNIT", earlier_unit(e));  // A second value: journalctl -u finds the record under both.
+  if (units == UnitsOf::kUser) {
+    text("OBJECT_SYSTEMD_USER_UNIT", e.unit);
+    text("OBJECT_SYSTEMD_USER_UNIT", earlier_unit(e));
+  }
   if (e.reason) text("ANALYSIS_REASON", std::string(to_string(*e.reason)));
   if (e.pid) text("ANALYSIS_PID", std::to_string(*e.pid));
   text("ANALYSIS_COMM", e.comm);
@@ -153,9 +157,10 @@ std::vector<std::string> journal_fields(const EventRecord& e) {
   return fields;
 }
 
-JournalWriter::JournalWriter() : JournalWriter(&sd_journal_sendv) {}
+JournalWriter::JournalWriter(UnitsOf units) : JournalWriter(&sd_journal_sendv, units) {}
 
-JournalWriter::JournalWriter(Send send) : send_(std::move(send)), sent_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+JournalWriter::JournalWriter(Send send, UnitsOf units)
+    : send_(std::move(send)), units_(units), sent_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   thread_ = start_thread("journal", [this] { run(); });
 }
 
@@ -169,7 +174,7 @@ JournalWriter::~JournalWriter() {
 }
 
 void JournalWriter::write(const EventRecord& event) {
-  auto fields = journal_fields(event);
+  auto fields = journal_fields(event, units_);
   {
     const std::lock_guard lock(mutex_);
     if (queue_.size() >= kCapacity) {

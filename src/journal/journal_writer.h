@@ -24,17 +24,20 @@ namespace aw::journal {
 /// "MESSAGE_ID=…" of a kind: fixed, and described in the catalog (units/analysis-watchdog.catalog).
 const char* message_id(EventKind kind);
 
+/// Whose units the runs' are. A user's are shown by journalctl --user-unit, which looks for another field.
+enum class UnitsOf { kSystem, kUser };
+
 /// The fields of the record, "NAME=value" each, MESSAGE and PRIORITY included. Pure; a test compares them with the
 /// contract.
-std::vector<std::string> journal_fields(const supervise::EventRecord& event);
+std::vector<std::string> journal_fields(const supervise::EventRecord& event, UnitsOf units = UnitsOf::kSystem);
 
 class JournalWriter {
  public:
   /// Hands the fields of one record over; may block. Negative on failure, as sd_journal_sendv().
   using Send = std::function<int(const iovec*, int)>;
-  JournalWriter();
-  explicit JournalWriter(Send send);  ///< for tests
-  ~JournalWriter();                   ///< writes what is queued, then ends
+  explicit JournalWriter(UnitsOf units = UnitsOf::kSystem);
+  explicit JournalWriter(Send send, UnitsOf units = UnitsOf::kSystem);  ///< for tests
+  ~JournalWriter();                                                     ///< writes what is queued, then ends
   JournalWriter(const JournalWriter&) = delete;
   JournalWriter& operator=(const JournalWriter&) = delete;
 
@@ -56,6 +59,7 @@ class JournalWriter {
   void run();
 
   const Send send_;
+  const UnitsOf units_;
   UniqueFd sent_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;

@@ -84,6 +84,19 @@ TEST(JournalFields, KeepAnIdWithAnEqualsSignInItsField) {
   EXPECT_THAT(fields, Contains("ANALYSIS_REASON=memory"));
 }
 
+TEST(JournalFields, NameAUsersUnitAsOneOfTheirs) {
+  EventRecord event = a_full_record();
+  event.unit = "analysis-nightly-2.scope";
+
+  const auto fields = journal_fields(event, UnitsOf::kUser);
+
+  EXPECT_THAT(fields, Contains("OBJECT_SYSTEMD_USER_UNIT=analysis-nightly-2.scope"));
+  EXPECT_THAT(fields, Contains("OBJECT_SYSTEMD_USER_UNIT=analysis-nightly.scope"));
+  for (const std::string& field : journal_fields(event)) {
+    EXPECT_THAT(field, Not(StartsWith("OBJECT_SYSTEMD_USER_UNIT=")));
+  }
+}
+
 TEST(JournalFields, NameTheFirstScopeBesideThePresentOne) {
   const auto objects = [](const std::string& unit) {
     EventRecord event = a_full_record();
