@@ -5,6 +5,7 @@
 #include "base/version.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
+#include "cli/top.h"
 
 namespace {
 
@@ -32,6 +33,7 @@ struct Arguments {
   cli::RunPattern pattern;
   cli::MigrateOptions migrate;
   cli::PruneOptions prune;
+  cli::TopOptions top;
 };
 
 /// The options that every command takes.
@@ -91,7 +93,16 @@ int main(int argc, char** argv) {
   add_command(app, a, "list", "What runs (the default)", false);
   add_command(app, a, "show", "One analysis, with its last events", true);
   add_command(app, a, "status", "The watchdog as a whole", false);
-  add_command(app, a, "top", "What runs, most memory first, renewed every second", false);
+  CLI::App* top = add_command(app, a, "top", "What runs, as it happens; q to quit, h for the other keys", false);
+  top->add_option("--interval,-d", a.top.interval, "Look at least so often (1s)")->type_name("TIME");
+  top->add_option("--sort,-o", a.top.sort, "By memory (the default), cpu, left, processes or id")
+      ->type_name("COLUMN")
+      ->check(CLI::IsMember({"memory", "cpu", "left", "processes", "id"}));
+  top->add_flag("--batch,-b", a.top.batch, "Plain text, look after look, also on a terminal");
+  auto* iterations = top->add_option("--iterations,-n", a.top.iterations, "End after so many looks")
+                         ->type_name("N")
+                         ->check(CLI::Range(1U, UINT32_MAX));
+  top->add_flag("--once", a.top.once, "Plain text, once")->excludes(iterations);
   CLI::App* events = add_command(app, a, "events", "What has happened, oldest first", false);
   events->add_option("--since", a.events.since, "From this moment on, as journalctl takes it")->type_name("TIME");
   auto* until = events->add_option("--until", a.events.until, "Up to this moment")->type_name("TIME");
@@ -146,7 +157,7 @@ int main(int argc, char** argv) {
   const auto is = [&](const char* name) { return app.got_subcommand(name); };
   if (is("show")) return cli::show_command(a.common, a.id);
   if (is("status")) return cli::status_command(a.common);
-  if (is("top")) return cli::top_command(a.common);
+  if (is("top")) return cli::top_command(a.common, a.top);
   if (is("events")) return cli::events_command(a.common, a.events, a.place);
   if (is("explain")) return cli::explain_command(a.common, a.id, a.run, a.place);
   if (is("advise")) {

@@ -207,9 +207,11 @@ TEST(ParseWhen, RefusesWhatIsNoMoment) {
 TEST(DescribeError, SaysWhatToDo) {
   for (const char* absent :
        {"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"}) {
-    EXPECT_THAT(describe_error({absent, "x"}).message, HasSubstr("systemctl enable --now"));
+    EXPECT_THAT(describe_error({absent, "x"}, bus::BusKind::kSystem).message, HasSubstr("systemctl enable --now"));
+    EXPECT_THAT(describe_error({absent, "x"}, bus::BusKind::kUser).message, HasSubstr("systemctl --user enable --now"));
   }
-  EXPECT_THAT(describe_error({names::error::kNoSuchAnalysis, "no x"}).message, HasSubstr("analysisctl list"));
+  EXPECT_THAT(describe_error({names::error::kNoSuchAnalysis, "no x"}, bus::BusKind::kSystem).message,
+              HasSubstr("analysisctl list"));
 }
 
 }  // namespace

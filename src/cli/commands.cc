@@ -18,7 +18,6 @@
 #include "cli/terminal.h"
 #include "cli/watchdog_client.h"
 #include "cli/when.h"
-#include "loop/loop.h"
 
 namespace aw::cli {
 namespace {
@@ -91,24 +90,6 @@ int list_command(const Common& common) {
   return 0;
 }
 
-int top_command(const Common& common) {
-  if (common.json != JsonStyle::kOff || ::isatty(STDOUT_FILENO) == 0) return list_command(common);
-  auto client = WatchdogClient::connect(common.bus);
-  if (!client) return fail(client.error());
-  auto loop = loop::Loop::create();
-  if (!loop) return fail(loop.error());
-  for (;;) {
-    auto analyses = client->list_analyses();
-    if (!analyses) return fail(analyses.error());
-    std::sort(analyses->begin(), analyses->end(), [](const Dict& a, const Dict& b) {
-      return number_of(a, "MemoryUnreclaimable").value_or(0) > number_of(b, "MemoryUnreclaimable").value_or(0);
-    });
-    print("\x1b[H\x1b[2J" + analyses_table(*analyses, true));
-    std::fflush(stdout);
-    if (auto turned = loop->iterate(std::chrono::seconds{1}); !turned) return fail(turned.error());
-  }
-}
-
 int show_command(const Common& common, const std::string& id) {
   auto client = WatchdogClient::connect(common.bus);
   if (!client) return fail(client.error());
@@ -144,6 +125,9 @@ int show_command(const Common& common, const std::string& id) {
   line("Wall clock", wall_clock ? left_text(*a, now) + " left of " + rough_span(*wall_clock) : "no limit");
   line("Grace", rough_span(number_of(*a, "GraceUSec").value_or(0)));
   line("Orphans", text_of(*a, "OrphanPolicy") + "; owner: " + text_of(*a, "OwnerPolicy"));
+  if (const std::string missing = limits_not_in_force(*a); !missing.empty()) {
+    line("Not limited", missing + " (this host does not delegate that to users)");
+  }
   if (const auto* labels =
           bus::find(*a, "Labels") == nullptr ? nullptr : bus::find(*a, "Labels")->get_if<bus::StringMap>()) {
     for (const auto& [key, value] : *labels) line("Label", printable(key) + "=" + printable(value));

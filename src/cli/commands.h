@@ -48,7 +48,6 @@ int explain_command(const Common& common, const std::string& id, const std::stri
 int advise_command(const Common& common, const RunPattern& pattern, const RecordPlace& place);
 int migrate_command(const Common& common, const MigrateOptions& options);
 int prune_command(const Common& common, const PruneOptions& options);
-int top_command(const Common& common);
 int doctor_command(const Common& common);
 int register_command(const Common& common, const std::string& id, const std::string& pid, const LimitOptions& limits);
 int simple_command(const Common& common, const char* method, const std::string& id);  ///< a method that takes the id

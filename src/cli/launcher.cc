@@ -21,6 +21,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 
 #include "analysis_watchdog/names.h"
 #include "base/analysis_id.h"
@@ -38,8 +39,8 @@ using bus::Reply;
 
 constexpr int kPassedOn[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH, SIGTSTP, SIGCONT};
 
-/// How long the daemon may be away when only the record is missing: a restart is shorter.
-constexpr Span kDaemonAway = std::chrono::seconds{10};
+/// How long an answer may take.
+constexpr Span kAnswerPatience = std::chrono::seconds{10};
 constexpr Span kReconnectPause = std::chrono::seconds{1};
 
 void say(const std::string& text) { std::fprintf(stderr, "analysis-run: %s\n", text.c_str()); }
@@ -114,6 +115,8 @@ class Launcher {
   Result<void> watch_signals();
   void request_register();
   void on_registered(Reply reply);
+  void on_not_in_force(Reply reply);
+  void open_gate();
   void on_exec_status(const Now& now);
   void on_signal(int signal, loop::SignalOrigin origin);
   void abandon(int signal);
@@ -127,7 +130,8 @@ class Launcher {
   void on_ending(Message signal);
   void on_ended(Message signal);
   void on_daemon_name(Message signal);
-  bool is_ours(Message& signal);
+  void ask_for_run_id(std::function<void(const std::string&)> done);
+  bool is_ours(const bus::Dict& record) const;
   void await_record(Span how_long);
   void finish();
   void on_daemon_is(const Result<std::string>& owner);
@@ -154,8 +158,11 @@ class Launcher {
   UniqueFd gate_;
   UniqueFd exec_status_;
   sigset_t original_mask_{};
+  bool bus_away_ = false;
   std::string daemon_;   ///< its unique name, "" while it is away: nobody else can end our wait
   WallTime asked_at_{};  ///< when the registration was sent: our events are not older
+  std::string object_;   ///< of the analysis that has our id
+  std::string run_id_;   ///< ours, as soon as it is known: an id may become another's
   bool registered_ = false;
   std::optional<int> wait_status_;
   std::optional<int> exec_errno_;
@@ -167,12 +174,13 @@ class Launcher {
 };
 
 Result<void> Launcher::connect() {
-  auto connection = open_bus(options_.bus);
+  auto connection = open_bus_to_launch(options_.bus);
   if (!connection) {
     return std::move(connection)
         .error()
-        .within(options_.bus == bus::BusKind::kUser ? "is there a user session (XDG_RUNTIME_DIR)?"
-                                                    : "is dbus running?");
+        .within(options_.bus == bus::BusKind::kUser
+                    ? "you have no bus of your own: log in, or set XDG_RUNTIME_DIR (package dbus-user-session)"
+                    : "is dbus running?");
   }
   connection_ = std::move(*connection);
   auto attached = connection_->attach(loop_, [this] { on_bus_lost(); });
@@ -295,15 +303,52 @@ void Launcher::request_register() {
 void Launcher::on_registered(Reply reply) {
   if (const auto* error = std::get_if<RemoteError>(&reply)) {
     say("cannot start " + printable(options_.command.front()) + " as \"" + printable(options_.id) +
-        "\": " + describe_error(*error).message);
+        "\": " + describe_error(*error, options_.bus).message);
     return abandon(0);
   }
-  daemon_ = std::get<Message>(reply).sender();
+  auto& answer = std::get<Message>(reply);
+  daemon_ = answer.sender();
   registered_ = true;
+  if (const auto object = answer.read_path()) object_ = *object;
+  ask_for_run_id([this](const std::string& run_id) { run_id_ = run_id; });
+  // A user's watchdog enforces what the host lets it. Said before the command runs, whose output may be long.
+  if (options_.bus != bus::BusKind::kUser || object_.empty()) return open_gate();
+  auto call = connection_->new_call(daemon_.c_str(), object_.c_str(), "org.freedesktop.DBus.Properties", "Get");
+  call.append(names::kAnalysisInterface).append("LimitsNotInForce");
+  connection_->request(
+      std::move(call), [this](Reply limits) { on_not_in_force(std::move(limits)); }, kAnswerPatience);
+}
+
+void Launcher::on_not_in_force(Reply reply) {
+  auto* message = std::get_if<Message>(&reply);
+  const auto value = message == nullptr ? Result<bus::Value>(invalid("")) : message->read_variant();
+  const std::string options = value ? limits_not_in_force({{"LimitsNotInForce", *value}}) : "";
+  if (!options.empty()) {
+    say("not in force: " + options +
+        "; this host does not delegate that to users (as root: systemctl edit user@.service, [Service] "
+        "Delegate=memory pids cpu)");
+  }
+  open_gate();
+}
+
+void Launcher::open_gate() {
+  if (finished_ || !gate_) return;
   const char go = 1;
   (void)!::write(gate_.get(), &go, 1);  // A child that is gone already is seen through its pidfd.
   gate_.reset();
   if (wait_status_) await_end();
+}
+
+/// Of the run that has our id. Not answered where there is none any more.
+void Launcher::ask_for_run_id(std::function<void(const std::string&)> done) {
+  if (object_.empty()) return;
+  auto call = connection_->new_call(daemon_.c_str(), object_.c_str(), "org.freedesktop.DBus.Properties", "Get");
+  call.append(names::kAnalysisInterface).append("RunId");
+  connection_->request(std::move(call), [done = std::move(done)](Reply reply) {
+    auto* message = std::get_if<Message>(&reply);
+    const auto value = message == nullptr ? Result<bus::Value>(invalid("")) : message->read_variant();
+    if (const auto* id = value ? value->get_if<std::string>() : nullptr) done(*id);
+  });
 }
 
 /// The command is not to run. It leaves at once when its gate is gone, unless somebody has stopped it.
@@ -387,8 +432,13 @@ void Launcher::await_end() {
   const bus::Value* orphans = bus::find(options_.limits, "OrphanPolicy");
   const bool left_alone = orphans != nullptr && *orphans == bus::Value{std::string("report")};
   // Whom the command left behind has its grace; those that are only reported may live on for ever.
-  const Span patience = left_alone ? Span(std::chrono::seconds{3}) : later(grace_, std::chrono::seconds{30});
-  await_record(daemon_.empty() ? kDaemonAway : patience);
+  Span patience = left_alone ? Span(std::chrono::seconds{3}) : later(grace_, std::chrono::seconds{30});
+  if (daemon_.empty()) patience = bus_away_ ? options_.bus_patience : options_.daemon_patience;
+  if (bus_away_ && !options_.quiet) {
+    say("the bus is away; why " + printable(options_.id) + " ended is asked when it is back (for at most " +
+        format_span(patience) + ")");
+  }
+  await_record(patience);
   loop::Loop::set_timer(ask_, add_span(loop_.now().monotonic, std::chrono::seconds{1}));
 }
 
@@ -400,7 +450,7 @@ void Launcher::ask_for_record() {
                         {"Since", {to_usec(asked_at_.time_since_epoch())}},
                         {"Limit", {std::uint32_t{20}}}});
   connection_->request(
-      std::move(call), [this](Reply reply) { on_events(std::move(reply)); }, kDaemonAway);
+      std::move(call), [this](Reply reply) { on_events(std::move(reply)); }, kAnswerPatience);
 }
 
 void Launcher::on_events(Reply reply) {
@@ -410,10 +460,12 @@ void Launcher::on_events(Reply reply) {
   if (events) {
     for (const bus::Dict& event : *events) {
       const std::string kind = text_of(event, "kind");
+      if (!is_ours(event)) continue;
       if (kind == "ended") {
         reason_ = text_of(event, "reason");
         record_ = event;
       }
+      if (kind == "unregistered") reason_.clear();  // What was said since was said of another.
       if (kind == "ended" || kind == "unregistered") return finish();
     }
   }
@@ -424,16 +476,15 @@ void Launcher::await_record(Span how_long) {
   loop::Loop::set_timer(patience_, add_span(loop_.now().monotonic, how_long));
 }
 
-bool Launcher::is_ours(Message& signal) {
-  if (signal.sender() != daemon_) return false;
-  const auto id = signal.read_string();
-  const auto reason = signal.read_string();
-  if (!id || !reason || *id != options_.id) return false;
-  reason_ = *reason;
-  return true;
+/// Before we know what our run is called: its pid is the command's until that is reaped.
+bool Launcher::is_ours(const bus::Dict& record) const {
+  if (!run_id_.empty()) return text_of(record, "run_id") == run_id_;
+  const bus::Value* pid = bus::find(record, "pid");
+  return pid != nullptr && *pid == bus::Value{std::int64_t{child_}};
 }
 
 void Launcher::on_news(Message signal) {
+  if (signal.sender() != daemon_) return;
   if (signal.member() == "AnalysisEnding")
     on_ending(std::move(signal));
   else if (signal.member() == "AnalysisEnded")
@@ -441,14 +492,25 @@ void Launcher::on_news(Message signal) {
 }
 
 void Launcher::on_ending(Message signal) {
-  if (!is_ours(signal)) return;
+  const auto id = signal.read_string();
+  const auto reason = signal.read_string();
+  if (!id || !reason || *id != options_.id) return;
+  reason_ = *reason;
   if (const auto grace = signal.read_u64()) grace_ = from_usec(*grace);
+  if (run_id_.empty()) return;
+  // The signal names no run. Where ours was unregistered meanwhile, it may be of another one that has the id now.
+  ask_for_run_id([this](const std::string& run_id) {
+    if (run_id != run_id_ && !record_) reason_.clear();
+  });
 }
 
 void Launcher::on_ended(Message signal) {
-  if (!is_ours(signal)) return;
+  const auto id = signal.read_string();
+  const auto reason = signal.read_string();
   auto record = signal.read_dict();
-  if (record) record_ = std::move(*record);
+  if (!id || !reason || !record || *id != options_.id || !is_ours(*record)) return;
+  reason_ = *reason;
+  record_ = std::move(*record);
   if (wait_status_) return finish();
   await_record(std::chrono::seconds{10});  // The command was moved elsewhere, if it lives.
 }
@@ -474,6 +536,7 @@ void Launcher::on_bus_lost() {
     return abandon(0);
   }
   daemon_.clear();
+  bus_away_ = true;
   if (wait_status_) await_end();
   loop::Loop::set_timer(reconnect_, add_span(loop_.now().monotonic, kReconnectPause));
 }
@@ -487,7 +550,9 @@ void Launcher::reconnect_to_bus() {
   call.append(names::kBusName);
   connection_->request(std::move(call), [this](Reply reply) {
     auto* message = std::get_if<Message>(&reply);
-    if (message != nullptr) on_daemon_is(message->read_string());  // Else its name comes with NameOwnerChanged.
+    bus_away_ = false;
+    if (message != nullptr) return on_daemon_is(message->read_string());
+    if (wait_status_) await_end();  // Its name comes with NameOwnerChanged.
   });
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/time.h"
 #include "bus/connection.h"
 #include "cli/json.h"
 
@@ -19,6 +20,10 @@ struct LaunchOptions {
   std::string report_file;  ///< empty: stderr
   JsonStyle json = JsonStyle::kOff;
   bus::BusKind bus = bus::BusKind::kSystem;
+  /// How long the record of the end is waited for while the daemon is away (a restart is shorter), and while the bus
+  /// is: whoever has ended the command is asked when it is back.
+  Span daemon_patience = std::chrono::seconds{10};
+  Span bus_patience = std::chrono::minutes{2};
 };
 
 /// The exit statuses of our own, as timeout(1) and the shells have them.

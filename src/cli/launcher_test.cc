@@ -29,6 +29,9 @@ using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using namespace std::chrono_literals;
 
+constexpr char kOurs[] = "00000000-0000-4000-8000-00000000000a";
+constexpr char kAnother[] = "00000000-0000-4000-8000-00000000000b";
+
 /// What the watchdog of a test does.
 struct Manners {
   std::string refusal = {};    ///< the error that it answers a registration with
@@ -38,6 +41,11 @@ struct Manners {
   bool tells = true;           ///< of the end, with a signal; else only when asked
   bool forgets = false;        ///< has unregistered the run by the time that it is asked
   bool goes = false;           ///< before the run has ended
+  bool stays = false;          ///< when the bus goes, and comes back with it: it remembers what it did meanwhile
+  bool is_slow = false;        ///< to say which run it is
+  /// It has unregistered the run, and ended another one that has its id since.
+  bool has_another = false;
+  std::vector<std::string> not_in_force = {};
 };
 
 /// As little of a watchdog as the launcher can do with.
@@ -47,22 +55,48 @@ class Watchdog {
 
   [[noreturn]] void run(int ready) {
     connection_ = bus::Connection::open(bus::BusKind::kUser).value();
-    AW_ASSERT(connection_->attach(loop_, [this] { loop_.exit(0); }).has_value());
-    served_ = connection_->serve(names::kManagerPath, [this](bus::Message m) { on_call(std::move(m)); }).value();
+    AW_ASSERT(connection_->attach(loop_, [this] { on_bus_lost(); }).has_value());
     due_ = loop_.add_timer(loop::Priority::kKill, "end", [this](const Now&) { end(); }).value();
-    connection_->request_name(names::kBusName, [ready](const Result<void>& done) {
-      AW_ASSERT(done.has_value());
-      (void)!::write(ready, "!", 1);
-    });
+    back_ = loop_.add_timer(loop::Priority::kBus, "connect again", [this](const Now&) { connect_again(); }).value();
+    serve(ready);
     ::_exit(loop_.run());
   }
 
  private:
+  void serve(int ready) {
+    served_ = connection_->serve(names::kManagerPath, [this](bus::Message m) { on_call(std::move(m)); }).value();
+    analysis_ = connection_->serve("/x", [this](bus::Message m) { on_call(std::move(m)); }).value();
+    connection_->request_name(names::kBusName, [ready](const Result<void>& done) {
+      AW_ASSERT(done.has_value());
+      (void)!::write(ready, "!", 1);
+    });
+  }
+
+  void on_bus_lost() {
+    if (!manners_.stays) return loop_.exit(0);
+    kill(SIGTERM);  // Enforcement needs no bus.
+    loop::Loop::set_timer(back_, add_span(loop_.now().monotonic, 50ms));
+  }
+
+  void connect_again() {
+    if (!connection_->reopen()) return loop::Loop::set_timer(back_, add_span(loop_.now().monotonic, 50ms));
+    serve(-1);
+  }
+
   void on_call(bus::Message call) {
     launcher_ = call.sender();
     if (call.member() == "ListEvents") {
       auto reply = bus::Connection::new_reply(call);
       return connection_->send(std::move(reply.append(events_)));
+    }
+    if (call.member() == "Get") {
+      const bool asks_for_limits =
+          call.read_string().value() == names::kAnalysisInterface && call.read_string().value() == "LimitsNotInForce";
+      if (manners_.is_slow && !asks_for_limits) return;
+      auto reply = bus::Connection::new_reply(call);
+      reply.append_variant(asks_for_limits ? bus::Value{manners_.not_in_force}
+                                           : bus::Value{std::string(told_ ? kAnother : kOurs)});
+      return connection_->send(std::move(reply));
     }
     id_ = call.read_string().value();
     child_ = call.read_fd().value();
@@ -71,14 +105,37 @@ class Watchdog {
     if (manners_.kills_at_once) kill(SIGKILL);
     ended_ = loop_.watch_fd(child_.get(), EPOLLIN, loop::Priority::kProcess, "child", [this](const Now&) { on_end(); })
                  .value();
-    if (!manners_.ends_for.empty()) loop::Loop::set_timer(due_, add_span(loop_.now().monotonic, 100ms));
+    if (!manners_.ends_for.empty() && !manners_.stays)
+      loop::Loop::set_timer(due_, add_span(loop_.now().monotonic, 100ms));
     auto reply = bus::Connection::new_reply(call);
     connection_->send(std::move(reply.append(bus::ObjectPath{"/x"})));
+    if (manners_.has_another) loop::Loop::set_timer(due_, add_span(loop_.now().monotonic, 300ms));
+  }
+
+  void end_another() {
+    told_ = true;
+    events_.push_back(record_of("unregistered", "", kOurs, child_pid()));
+    events_.insert(events_.begin(), record_of("ended", "wall-clock", kAnother, 1));
+    tell("AnalysisEnding",
+         [this](bus::Message& m) { m.append(id_).append("wall-clock").append(std::uint64_t{1'000'000}); });
+    tell("AnalysisEnded", [&](bus::Message& m) { m.append(id_).append("wall-clock").append(events_.front()); });
+  }
+
+  bus::Dict record_of(const std::string& kind, const std::string& reason, const std::string& run_id, pid_t pid) const {
+    return {{"event_id", {std::string("1")}},
+            {"occurred_at", {std::uint64_t{1'000'000}}},
+            {"registered_as", {id_}},
+            {"run_id", {run_id}},
+            {"pid", {std::int64_t{pid}}},
+            {"kind", {kind}},
+            {"reason", {reason}},
+            {"comm", {std::string(child_is_there() ? "zombie" : "reaped")}}};
   }
 
   void kill(int signal) { (void)::syscall(SYS_pidfd_send_signal, child_.get(), signal, nullptr, 0); }
 
   void end() {
+    if (manners_.has_another) return end_another();
     tell("AnalysisEnding",
          [this](bus::Message& m) { m.append(id_).append(manners_.ends_for).append(std::uint64_t{1'000'000}); });
     kill(SIGTERM);
@@ -90,23 +147,21 @@ class Watchdog {
   void on_end() {
     ended_.reset();
     const std::string reason = manners_.ends_for.empty() ? "exited" : manners_.ends_for;
-    const bus::Dict record{{"event_id", {std::string("1")}},
-                           {"occurred_at", {std::uint64_t{1'000'000}}},
-                           {"registered_as", {id_}},
-                           {"kind", {std::string(manners_.forgets ? "unregistered" : "ended")}},
-                           {"reason", {reason}},
-                           {"comm", {std::string(child_is_there() ? "zombie" : "reaped")}}};
+    if (manners_.has_another) return;
+    const bus::Dict record = record_of(manners_.forgets ? "unregistered" : "ended", reason, kOurs, child_pid());
     events_.push_back(record);
     if (manners_.tells) tell("AnalysisEnded", [&](bus::Message& m) { m.append(id_).append(reason).append(record); });
   }
 
-  bool child_is_there() const {
+  /// -1 once it has been reaped.
+  pid_t child_pid() const {
     std::ifstream info("/proc/self/fdinfo/" + std::to_string(child_.get()));
     for (std::string key, value; info >> key >> value;) {
-      if (key == "Pid:") return value != "-1";  // As it is once the process has been reaped.
+      if (key == "Pid:") return std::stoi(value);
     }
-    return false;
+    return -1;
   }
+  bool child_is_there() const { return child_pid() != -1; }
 
   template <class Fill>
   void tell(const char* member, Fill&& fill) {
@@ -119,11 +174,14 @@ class Watchdog {
   loop::Loop loop_;
   std::unique_ptr<bus::Connection> connection_;
   bus::Slot served_;
+  bus::Slot analysis_;
   loop::Source ended_;
   loop::Source due_;
+  loop::Source back_;
   std::string launcher_;
   std::string id_;
   UniqueFd child_;
+  bool told_ = false;  ///< of the end of another
   std::vector<bus::Dict> events_;
 };
 
@@ -150,17 +208,7 @@ class ALauncher : public ::testing::Test {
   ALauncher() { options_.bus = bus::BusKind::kUser; }
 
   void SetUp() override {
-    Pipe address;
-    address.open();
-    spawn(bus_, [&] {
-      const int fd = ::dup(address.write.get());  // Without CLOEXEC.
-      const std::string print = "--print-address=" + std::to_string(fd);
-      ::execlp("dbus-daemon", "dbus-daemon", "--session", "--nofork", "--nopidfile", print.c_str(), nullptr);
-    });
-    address.write.reset();
-    const std::string text = read_until(address.read.get(), '\n');
-    if (text.empty()) GTEST_SKIP() << "no dbus-daemon here (package dbus)";
-    ::setenv("DBUS_SESSION_BUS_ADDRESS", text.c_str(), 1);
+    if (!start_bus()) GTEST_SKIP() << "no dbus-daemon here (package dbus)";
   }
   ~ALauncher() override {
     for (const pid_t pid : {launcher_, watchdog_, bus_}) {
@@ -168,6 +216,31 @@ class ALauncher : public ::testing::Test {
       ::kill(pid, SIGKILL);
       ::waitpid(pid, nullptr, 0);
     }
+  }
+
+  /// Always at the same place, as the system's.
+  bool start_bus() {
+    const auto socket = std::filesystem::temp_directory_path() / ("aw-launcher-bus-" + std::to_string(::getpid()));
+    std::filesystem::remove(socket);
+    const std::string where = "unix:path=" + socket.string();
+    Pipe address;
+    address.open();
+    spawn(bus_, [&] {
+      const int fd = ::dup(address.write.get());  // Without CLOEXEC.
+      const std::string print = "--print-address=" + std::to_string(fd);
+      const std::string at = "--address=" + where;
+      ::execlp("dbus-daemon", "dbus-daemon", "--session", "--nofork", "--nopidfile", at.c_str(), print.c_str(),
+               nullptr);
+    });
+    address.write.reset();
+    if (read_until(address.read.get(), '\n').empty()) return false;
+    ::setenv("DBUS_SESSION_BUS_ADDRESS", where.c_str(), 1);
+    return true;
+  }
+
+  void stop_bus() {
+    ::kill(bus_, SIGKILL);
+    ::waitpid(std::exchange(bus_, -1), nullptr, 0);
   }
 
   void serve(Manners manners) {
@@ -199,6 +272,11 @@ class ALauncher : public ::testing::Test {
     ::waitpid(std::exchange(launcher_, -1), &status, 0);
     said_ = read_until(err_.read.get());
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+  void stop_watchdog() {
+    ::kill(watchdog_, SIGKILL);
+    ::waitpid(std::exchange(watchdog_, -1), nullptr, 0);
   }
 
   int run(std::vector<std::string> command) {
@@ -282,7 +360,17 @@ TEST_F(ALauncher, RunsNothingThatWasRefused) {
 
 TEST_F(ALauncher, RunsNothingWithoutAWatchdog) {
   EXPECT_EQ(run({"true"}), kExitOwnFailure);
-  EXPECT_THAT(said_, HasSubstr("systemctl enable --now"));
+  EXPECT_THAT(said_, HasSubstr("systemctl --user enable --now"));
+}
+
+TEST_F(ALauncher, SaysWhichLimitsAreNotInForceBeforeTheCommandRuns) {
+  serve({.not_in_force = {"TasksMax", "CPUWeight"}});
+
+  EXPECT_EQ(run({"sh", "-c", "echo from the command >&2"}), 0);
+
+  const auto told = said_.find("not in force: TasksMax, CPUWeight; this host does not delegate that to users");
+  EXPECT_NE(told, std::string::npos) << said_;
+  EXPECT_LT(told, said_.find("from the command")) << said_;
 }
 
 /// On a bus that would start the watchdog for whoever calls it.
@@ -291,12 +379,13 @@ class ALauncherOfAStoppedWatchdog : public ALauncher {
   ALauncherOfAStoppedWatchdog() {
     const auto services = data_ / "dbus-1/services";
     std::filesystem::create_directories(services);
-    std::ofstream(services / "watchdog.service")
-        << "[D-BUS Service]\nName=" << names::kBusName << "\nExec=/usr/bin/touch " << started_.string() << "\n";
+    std::ofstream(services / "watchdog.service") << "[D-BUS Service]\nName=" << names::kBusName
+                                                 << "\nExec=/bin/sh -c \"touch " << started_.string() << "; exit 1\"\n";
     ::setenv("XDG_DATA_HOME", data_.c_str(), 1);  // Where dbus-daemon looks for such services.
   }
   ~ALauncherOfAStoppedWatchdog() override {
     ::unsetenv("XDG_DATA_HOME");
+    ::unsetenv("DBUS_SYSTEM_BUS_ADDRESS");
     std::filesystem::remove_all(data_);
   }
   const std::filesystem::path data_ =
@@ -304,14 +393,32 @@ class ALauncherOfAStoppedWatchdog : public ALauncher {
   const std::filesystem::path started_ = data_ / "started";
 };
 
-TEST_F(ALauncherOfAStoppedWatchdog, DoesNotStartIt) {
-  EXPECT_EQ(run({"true"}), kExitOwnFailure);
-  EXPECT_THAT(said_, HasSubstr("systemctl enable --now"));
+TEST_F(ALauncherOfAStoppedWatchdog, DoesNotStartTheSystems) {
+  ::setenv("DBUS_SYSTEM_BUS_ADDRESS", ::getenv("DBUS_SESSION_BUS_ADDRESS"), 1);
+  options_.bus = bus::BusKind::kSystem;
 
+  EXPECT_EQ(run({"true"}), kExitOwnFailure);
+
+  EXPECT_THAT(said_, HasSubstr("systemctl enable --now"));
+  EXPECT_FALSE(std::filesystem::exists(started_));
+}
+
+TEST_F(ALauncherOfAStoppedWatchdog, HasTheBusStartAUsersOwnAndRunsNothingIfThatFails) {
+  const auto file = data_ / "run";
+
+  EXPECT_EQ(run({"touch", file.string()}), kExitOwnFailure);
+
+  EXPECT_TRUE(std::filesystem::exists(started_)) << said_;
+  EXPECT_THAT(said_, HasSubstr("could not be started"));
+  EXPECT_THAT(said_, HasSubstr("systemctl --user status analysis-watchdogd.service"));
+  EXPECT_FALSE(std::filesystem::exists(file));
+}
+
+TEST_F(ALauncherOfAStoppedWatchdog, IsTheOnlyOneThatStartsIt) {
   const auto listed = WatchdogClient::connect(bus::BusKind::kUser).value().list_analyses();
 
   ASSERT_FALSE(listed);
-  EXPECT_THAT(listed.error().message, HasSubstr("systemctl enable --now"));
+  EXPECT_THAT(listed.error().message, HasSubstr("systemctl --user enable --now"));
   EXPECT_FALSE(std::filesystem::exists(started_));
 }
 
@@ -334,10 +441,46 @@ TEST_F(ALauncher, AsksForARecordThatDoesNotCome) {
   EXPECT_EQ(run({"sleep", "50"}), 124);
 }
 
+TEST_F(ALauncher, AsksWhyItsCommandWasEndedWhenTheBusIsBack) {
+  options_.daemon_patience = 300ms;
+  serve({.ends_for = "wall-clock", .stays = true});
+  start({"sleep", "50"});
+  std::this_thread::sleep_for(500ms);
+
+  stop_bus();
+  std::this_thread::sleep_for(1s);  // Longer than a daemon would be waited for.
+  ASSERT_TRUE(start_bus());
+
+  EXPECT_EQ(wait(), 124);
+  EXPECT_THAT(said_, HasSubstr("the bus is away"));
+  EXPECT_THAT(said_, HasSubstr("job was ended: wall-clock"));
+}
+
+TEST_F(ALauncher, DoesNotWaitForABusThatStaysAway) {
+  options_.bus_patience = 500ms;
+  serve({});
+  start({"sh", "-c", "sleep 1; exit 6"});
+  std::this_thread::sleep_for(500ms);
+
+  stop_bus();
+
+  EXPECT_EQ(wait(), 6);
+}
+
 TEST_F(ALauncher, DoesNotWaitForTheRecordOfAnUnregisteredRun) {
   serve({.tells = false, .forgets = true});
 
   EXPECT_EQ(run({"sh", "-c", "exit 5"}), 5);
+}
+
+TEST_F(ALauncher, IsNotGivenTheEndOfAnotherRunThatHasTheIdSince) {
+  for (const bool is_slow : {false, true}) {
+    serve({.is_slow = is_slow, .has_another = true});
+
+    EXPECT_EQ(run({"sh", "-c", "sleep 1; exit 5"}), 5);
+    EXPECT_EQ(said_, "");
+    stop_watchdog();
+  }
 }
 
 TEST_F(ALauncher, SurvivesAChildThatIsKilledAtTheGate) {

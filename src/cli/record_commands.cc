@@ -12,6 +12,7 @@
 #include "cli/record_source.h"
 #include "cli/report.h"
 #include "cli/terminal.h"
+#include "cli/watchdog_signals.h"
 #include "cli/when.h"
 #include "loop/loop.h"
 
@@ -23,6 +24,9 @@ using bus::Dict;
 /// How far back explain and advise look.
 constexpr std::size_t kEventsOfAnId = 5'000;
 constexpr std::size_t kRunsToLearnFrom = 10'000;
+
+/// Between two looks of --follow, at most.
+constexpr Span kPause = std::chrono::seconds{2};
 
 /// How late an event of another host may come and still be printed by --follow.
 constexpr Span kShippingDelay = std::chrono::minutes{5};
@@ -75,26 +79,32 @@ class Follower {
     }
     auto loop = loop::Loop::create();
     if (!loop) return fail(loop.error());
-    bus::Slot slot;
-    if (auto attached = listen(*loop, slot); !attached) return fail(attached.error());
+    if (auto listening = listen(*loop); !listening) return fail(listening.error());
     for (;;) {
-      // Kinds without a signal of their own come along at the next look, at most this much later.
-      if (auto turned = loop->iterate(std::chrono::seconds{2}); !turned) return fail(turned.error());
+      if (auto waited = wait(*loop); !waited) return fail(waited.error());
       if (lost_) return fail(invalid("the bus has gone away"));
       if (auto looked = look(); !looked) return fail(looked.error());
     }
   }
 
  private:
-  Result<void> listen(loop::Loop& loop, bus::Slot& slot) {
+  Result<void> listen(loop::Loop& loop) {
     WatchdogClient* watchdog = source_.watchdog();
     if (watchdog == nullptr) return {};
     auto attached = watchdog->connection().attach(loop, [this] { lost_ = true; });
     if (!attached) return attached;
-    const std::string ours = std::string("type='signal',interface='") + names::kManagerInterface + "'";
-    auto matched = watchdog->connection().match(ours, [](const bus::Message&) {});  // Each ends the wait.
-    if (!matched) return std::move(matched).error();
-    slot = std::move(*matched);
+    return signals_.listen(
+        watchdog->connection(),
+        [this](const bus::Message& signal) { told_ = told_ || signal.interface() == names::kManagerInterface; }, [] {});
+  }
+
+  /// For the watchdog to tell of something. Kinds without a signal of their own come along at the next look.
+  Result<void> wait(loop::Loop& loop) {
+    const Instant next = add_span(read_clocks().monotonic, kPause);
+    for (Instant now = read_clocks().monotonic; !told_ && !lost_ && now < next; now = read_clocks().monotonic) {
+      if (auto turned = loop.iterate(next - now); !turned) return turned;
+    }
+    told_ = false;
     return {};
   }
 
@@ -120,6 +130,8 @@ class Follower {
   EventQuery query_;
   Span delay_{};
   std::vector<Dict> seen_;  ///< oldest first
+  WatchdogSignals signals_;
+  bool told_ = false;  ///< of something
   bool lost_ = false;
 };
 

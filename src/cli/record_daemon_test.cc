@@ -37,7 +37,8 @@ EventRecord end(int number) {
   return event;
 }
 
-/// Remembers the ends from `first` to `last`; "Advance" adds the next one and tells of it.
+/// Remembers the ends from `first` to `last`; "Advance" adds the next one and tells of it. "Asked" says who was the
+/// last to ask for them, and how often that was done.
 class Daemon {
  public:
   Daemon(int first, int last) : first_(first), last_(last), loop_(loop::Loop::create().value()) {}
@@ -61,6 +62,9 @@ class Daemon {
       connection_->send(std::move(reply));
       return connection_->send(connection_->new_signal(names::kManagerPath, names::kManagerInterface, "AnalysisEnded"));
     }
+    if (call.member() == "Asked") return connection_->send(std::move(reply.append(reader_).append(asked_)));
+    reader_ = call.sender();
+    ++asked_;
     const bus::Dict filter = call.read_dict().value();
     const std::uint64_t since = number_of(filter, "Since").value_or(0);
     std::vector<bus::Dict> events;
@@ -72,6 +76,8 @@ class Daemon {
   }
 
   int first_, last_;
+  std::string reader_;
+  std::uint64_t asked_ = 0;
   loop::Loop loop_;
   std::unique_ptr<bus::Connection> connection_;
   bus::Slot served_;
@@ -122,6 +128,18 @@ class ARecordWithADaemon : public testing::OnAPrivateBus {
     auto connection = bus::Connection::open(bus::BusKind::kUser).value();
     (void)connection->call_blocking(
         connection->new_call(names::kBusName, names::kManagerPath, names::kManagerInterface, "Advance"));
+  }
+
+  struct Asked {
+    std::string reader;
+    std::uint64_t times;
+  };
+  static Asked asked(bus::Connection& connection) {
+    auto reply = connection.call_blocking(
+        connection.new_call(names::kBusName, names::kManagerPath, names::kManagerInterface, "Asked"));
+    auto& answer = std::get<bus::Message>(reply);
+    std::string reader = answer.read_string().value();
+    return {std::move(reader), answer.read_u64().value()};
   }
 
   void write(int first, int last) {
@@ -196,6 +214,25 @@ TEST_F(ARecordWithADaemon, IsFollowedByItsSignals) {
   EXPECT_EQ(followed(3), "234");
   advance_daemon();
   EXPECT_EQ(followed(4), "2345");
+}
+
+TEST_F(ARecordWithADaemon, IsFollowedByNobodyElsesSignals) {
+  start_daemon(2, 3);
+  follow();
+  ASSERT_EQ(followed(2), "23");
+  const auto stranger = bus::Connection::open(bus::BusKind::kUser).value();
+  const Asked before = asked(*stranger);
+
+  constexpr std::uint64_t kMany = 200;
+  for (std::uint64_t i = 0; i < kMany; ++i) {
+    stranger->send_to(stranger->new_signal(names::kManagerPath, names::kManagerInterface, "AnalysisEnded"),
+                      before.reader);
+  }
+  (void)asked(*stranger);  // By now the bus has passed them on.
+  advance_daemon();
+
+  EXPECT_EQ(followed(3), "234");
+  EXPECT_LT(asked(*stranger).times, before.times + kMany / 4);
 }
 
 TEST_F(ARecordWithADaemon, IsFollowedWithoutShowingAnyOfTheOld) {

@@ -378,7 +378,7 @@ TEST_F(ASharedRecord, IsMigratedOnce) {
   EXPECT_EQ(Json::parse(first.out)["postgresql"]["applied"][0], "0001_watchdog.sql");
   const auto second = say([&] { return migrate_command({}, options); });
   EXPECT_EQ(second.status, 0) << second.err;
-  EXPECT_THAT(second.out, HasSubstr("up to date, version 1"));
+  EXPECT_THAT(second.out, HasSubstr("up to date, version " + std::to_string(postgres::kSchemaVersion)));
 }
 
 TEST_F(ASharedRecord, ThatCannotBeMigratedIsAnError) {

@@ -34,18 +34,26 @@ class WatchdogClient {
   bus::Connection& connection() { return *connection_; }
 
  private:
-  explicit WatchdogClient(std::unique_ptr<bus::Connection> connection) : connection_(std::move(connection)) {}
+  WatchdogClient(std::unique_ptr<bus::Connection> connection, bus::BusKind kind)
+      : connection_(std::move(connection)), kind_(kind) {}
   bus::Message new_call(const char* member);
   Result<bus::Message> send(bus::Message message, Span timeout = kPatience);
   Result<bus::Dict> get_all(const std::string& path, const char* interface);
 
   std::unique_ptr<bus::Connection> connection_;
+  bus::BusKind kind_;
 };
 
 /// The bus as the tools use it: asked for a watchdog that is not there, it says so and does not start it.
 Result<std::unique_ptr<bus::Connection>> open_bus(bus::BusKind kind);
+/// … as the launcher does: a user's own watchdog is started by the first analysis that needs it, so that nobody has to
+/// set anything up. The system's is its administrator's to start.
+Result<std::unique_ptr<bus::Connection>> open_bus_to_launch(bus::BusKind kind);
 
 /// A D-Bus error in words, with what to do about it.
-Error describe_error(const bus::RemoteError& error);
+Error describe_error(const bus::RemoteError& error, bus::BusKind kind);
+
+/// The options of an analysis that are not in force, as a list for people; empty if all are.
+std::string limits_not_in_force(const bus::Dict& properties);
 
 }  // namespace aw::cli
