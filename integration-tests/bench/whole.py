@@ -3,12 +3,12 @@
 """whole.py BREACH [--quick]: the measurements of bench.sh."""
 
 import concurrent.futures
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
+
+from measuring import check, distribution, end_runs, events, run, say, start_runs
 
 BREACH = sys.argv[1]
 QUICK = "--quick" in sys.argv
@@ -17,36 +17,6 @@ DEADLINES = 20 if QUICK else 100
 BREACHES = 8 if QUICK else 40
 IDLE = 50 if QUICK else 300
 MARK = f"bench-{os.getpid()}"
-
-
-def run(*words, **more):
-    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
-
-
-def check(*words):
-    done = run(*words)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(words)}: status {done.returncode}: {done.stderr}")
-    return done.stdout
-
-
-def events(identity, kind):
-    text = check("analysisctl", "events", "--json=short", f"--id={identity}", f"--kind={kind}")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def distribution(values):
-    ordered = sorted(values)
-
-    def at(share):
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1000
-
-    return (f"p50 {at(0.5):.2f} ms, p90 {at(0.9):.2f} ms, p99 {at(0.99):.2f} ms, max {ordered[-1] / 1000:.2f} ms "
-            f"({len(ordered)} runs)")
-
-
-def say(text=""):
-    print(text, flush=True)
 
 
 def launches():
@@ -115,8 +85,7 @@ def idle():
     before = status()
     names = [f"{MARK}-idle-{i}" for i in range(IDLE)]
     began = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda name: check("analysis-run", "--detach", f"--id={name}", "--", "sleep", "3600"), names))
+    start_runs(names)
     started = time.monotonic() - began
     time.sleep(10)
     window = 10 if QUICK else 30
@@ -127,11 +96,7 @@ def idle():
     say(f"  daemon's memory            {last[0]:8.1f} MiB   ({before[0]:.1f} MiB before; anonymous {last[1]:.1f} MiB)")
     say(f"  daemon's CPU time          {(last[2] - first[2]) / window * 100:8.2f} %     of one CPU, over {window} s")
     began = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda name: check("analysisctl", "kill", name), names))
-    slices = "analysis-" + MARK.replace("-", "\\x2d")
-    while any(name.startswith(slices) for name in os.listdir("/sys/fs/cgroup/analysis.slice")):
-        time.sleep(0.2)
+    end_runs(names, MARK)
     say(f"  all of them ended in       {time.monotonic() - began:8.1f} s")
 
 

@@ -17,12 +17,15 @@
 #include <iostream>
 #include <list>
 #include <map>
+#include <optional>
 #include <set>
 #include <sstream>
 
 #include "base/analysis_id.h"
 #include "base/unique_fd.h"
 #include "ledger/ledger_reader.h"
+#include "support/faults.h"
+#include "support/shared_store.h"
 #include "support/story.h"
 
 namespace aw::stories {
@@ -36,10 +39,8 @@ using ::testing::SizeIs;
 
 constexpr char kDaemon[] = "/usr/sbin/analysis-watchdogd";
 constexpr char kLedger[] = "/var/lib/analysis-watchdog/ledger.db";
-constexpr char kFolder[] = "/run/failpoint-walk";
-constexpr char kNext[] = "/run/failpoint-walk/next";
 constexpr char kCensus[] = "/run/failpoint-walk/census";
-constexpr char kDropInFolder[] = "/run/systemd/system/analysis-watchdogd.service.d";
+constexpr char kIdentifier[] = "analysis-watchdogd";
 
 /// What a run may be late by, beyond its limit and its grace: a crash, RestartSec=, and a start in the emulated guest.
 constexpr Span kRestart = 60s;
@@ -51,64 +52,12 @@ const std::map<std::string, std::string> kUnreached{
     {"ledger.prune", "the daemon deletes events only when the ledger is at its MaxSize=, and 64 MiB are the least"},
 };
 
+/// As long as the walk goes on.
+std::optional<OrdersForNextStart> orders;
+std::optional<SharedStore> store;
+
 /// Only a ledger that is damaged is set aside.
 bool needs_damage(const std::string& point) { return point == "ledger.set-aside" || point == "ledger.was-set-aside"; }
-
-/// One thing that goes wrong: "crash", or an errno's name.
-struct Fault {
-  std::string point;
-  std::string act;
-};
-
-/// "NAME crash fail=EIO,ENOSPC", a line for each point.
-std::vector<Fault> parse_faults(const std::string& listing) {
-  std::vector<Fault> faults;
-  std::istringstream lines(listing);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string name;
-    words >> name;
-    for (std::string word; words >> word;) {
-      constexpr std::string_view kFail = "fail=";
-      if (!word.starts_with(kFail)) {
-        faults.push_back({name, word});
-        continue;
-      }
-      std::istringstream errors(word.substr(kFail.size()));
-      for (std::string error; std::getline(errors, error, ',');) faults.push_back({name, error});
-    }
-  }
-  return faults;
-}
-
-/// What the daemon has said of its points since a moment.
-class Sayings {
- public:
-  Sayings() {
-    const auto shown = run_command({"journalctl", "--boot", "--lines=1", "--show-cursor", "--quiet"});
-    constexpr std::string_view kCursor = "-- cursor: ";
-    const auto at = shown.out.rfind(kCursor);
-    EXPECT_NE(at, std::string::npos) << "the journal has no cursor: " << shown.out << shown.err;
-    if (at == std::string::npos) return;
-    cursor_ = shown.out.substr(at + kCursor.size());
-    cursor_.resize(cursor_.find('\n'));
-  }
-
-  std::vector<std::string> read() const {
-    EXPECT_EQ(run_command({"journalctl", "--sync"}).status, 0);
-    const auto shown = run_command({"journalctl", "--boot", "--quiet", "--output=cat", "--after-cursor=" + cursor_,
-                                    "--identifier=analysis-watchdogd"});
-    std::vector<std::string> lines;
-    std::istringstream text(shown.out);
-    for (std::string line; std::getline(text, line);) {
-      if (line.starts_with("failpoint ")) lines.push_back(line);
-    }
-    return lines;
-  }
-
- private:
-  std::string cursor_;
-};
 
 /// A run of the scenario. One that came to nothing was tried again under another id, and is looked after all the same.
 struct Life {
@@ -151,13 +100,14 @@ class FailpointWalk : public Story {
     restart_daemon();  // Its stop is a part of its life.
     if (HasFatalFailure()) return;
     expect_all_on_record(journal_fails);
+    expect_all_shipped();
     expect_nothing_left();
     expect_a_run_to_be_watched();
   }
 
   /// How often each point is reached: at least this often, and less than twice as often.
   std::map<std::string, std::uint64_t> take_census() {
-    const Sayings sayings;
+    const Sayings sayings(kIdentifier);
     tell("*=count", false, false);
     std::map<std::string, std::uint64_t> census;
     for (const std::string& line : sayings.read()) {
@@ -305,7 +255,7 @@ class FailpointWalk : public Story {
   void begin_again(const std::string& order, bool damage) {
     const pid_t before = daemon_pid(watchdog);
     // In place already: whoever calls meanwhile has it started.
-    write_file(kNext, "AW_FAILPOINTS=" + order + "\n");
+    orders->leave(order);
     ASSERT_TRUE(systemctl({"stop", kDaemonUnit}));
     closed_->process.signal(SIGTERM);
     EXPECT_TRUE(closed_->process.await_end());
@@ -391,7 +341,7 @@ class FailpointWalk : public Story {
   }
 
   void restart_daemon() {
-    std::filesystem::remove(kNext);  // Where nobody has come to take it.
+    orders->take_back();
     ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));
     ASSERT_TRUE(await_daemon());
   }
@@ -419,6 +369,30 @@ class FailpointWalk : public Story {
       EXPECT_TRUE(std::any_of(reasons.begin(), reasons.end(), [&](const auto& r) { return life->reasons.contains(r); }))
           << life->what << " ended as " << ::testing::PrintToString(reasons) << " instead of "
           << ::testing::PrintToString(life->reasons);
+    }
+  }
+
+  /// PostgreSQL has what the ledger has, each event once. A ledger that was set aside has left there what it had.
+  void expect_all_shipped() {
+    for (const std::string& id : ids_) {
+      std::multiset<std::string> in_ledger, in_store;
+      (void)watchdog.wait_until([&] {
+        in_ledger.clear();
+        for (const auto& event : on_record(id)) in_ledger.insert(event.event_id);
+        const auto rows = store->sql("SELECT event_id FROM watchdog_events WHERE registered_as = '" + id + "'");
+        in_store = {rows.begin(), rows.end()};
+        return std::ranges::includes(in_store, in_ledger);
+      });
+      if (damaged_) {
+        EXPECT_TRUE(std::ranges::includes(in_store, in_ledger)) << id << " is not all in PostgreSQL";
+      } else {
+        EXPECT_EQ(in_store, in_ledger) << id << " is another in PostgreSQL";
+      }
+      const auto ends = store->sql(
+          "SELECT run_id FROM watchdog_events WHERE kind IN ('ended', 'unregistered')"
+          " AND registered_as = '" +
+          id + "' GROUP BY run_id HAVING count(*) > 1");
+      EXPECT_THAT(ends, IsEmpty()) << id << " has more than one end in PostgreSQL";
     }
   }
 
@@ -527,84 +501,48 @@ class Harmed : public FailpointWalk {
       GTEST_SKIP() << fault_.point << " is not reached: " << why->second;
     }
     const std::uint64_t hit = hits == reached.end() ? 1 : std::max<std::uint64_t>(1, hits->second / 2);
-    const std::string number = std::to_string(hit);
-    const Sayings sayings;
+    const Sayings sayings(kIdentifier);
 
-    tell(fault_.point + "=" + fault_.act + "@" + number, needs_damage(fault_.point),
-         fault_.point == "journal.send" && fault_.act != "crash");
+    tell(fault_.order(hit), needs_damage(fault_.point), fault_.point == "journal.send" && fault_.act != "crash");
 
-    const std::string said = "failpoint " + fault_.point + " hit " + number + ": " +
-                             (fault_.act == "crash" ? "crash" : "fail " + fault_.act);
+    const std::string said = fault_.saying(hit);
     const auto lines = sayings.read();
     const bool was_hit = std::find(lines.begin(), lines.end(), said) != lines.end();
-    std::cout << fault_.point << " " << fault_.act << ": " << (was_hit ? "hit " : "never came to hit ") << number
+    std::cout << fault_.point << " " << fault_.act << ": " << (was_hit ? "hit " : "never came to hit ") << hit
               << std::endl;
     EXPECT_THAT(lines, Contains(said)) << "it never came to that";
   }
   Fault fault_;
 };
 
-/// A drop-in by which the first start takes what there is to be obeyed, and every later one has nothing.
-class DropIn : public ::testing::Environment {
+/// What lasts for the whole walk: a way to give orders to the daemon, and a shared store that gets all that happens.
+class Surroundings : public ::testing::Environment {
  public:
   void SetUp() override {
-    std::filesystem::create_directories(kFolder);
-    std::filesystem::remove(kNext);
-    std::filesystem::create_directories(kDropInFolder);
-    write_file(std::string(kDropInFolder) + "/failpoint-walk.conf",
-               "[Unit]\n"
-               "StartLimitIntervalSec=0\n"
-               "[Service]\n"
-               "ExecStartPre=-+/bin/rm -f /run/failpoint-walk/now\n"
-               "ExecStartPre=-+/bin/mv /run/failpoint-walk/next /run/failpoint-walk/now\n"
-               "EnvironmentFile=-/run/failpoint-walk/now\n");
-    ASSERT_TRUE(systemctl({"daemon-reload"}));
+    orders.emplace(kDaemonUnit);
     ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));  // A walk before this one may have been broken off.
+    SharedStore::start_server();
+    store.emplace("walk");
+    store->set_up();
   }
   void TearDown() override {
-    std::filesystem::remove_all(kDropInFolder);
-    EXPECT_TRUE(systemctl({"daemon-reload"}));
+    store.reset();
+    SharedStore::stop_server();
+    orders.reset();
   }
 };
-
-class NoPoints : public ::testing::Test {
- public:
-  explicit NoPoints(CommandResult told) : told_(std::move(told)) {}
-
- private:
-  void TestBody() override {
-    FAIL() << kDaemon << " --failpoints exited with status " << told_.status
-           << " and lists nothing to walk: " << told_.err;
-  }
-  CommandResult told_;
-};
-
-/// GoogleTest's filters take '-', ':', '*' and '?' for their own, and a name of a test is one of C++'s.
-std::string test_name(const Fault& fault) {
-  std::string name = fault.point + "_" + fault.act;
-  std::replace_if(
-      name.begin(), name.end(), [](char c) { return c == '.' || c == '-'; }, '_');
-  return name;
-}
-
-template <class T, class... Arguments>
-void add_test(const char* suite, const std::string& name, Arguments... arguments) {
-  using Fixture = std::conditional_t<std::is_base_of_v<FailpointWalk, T>, FailpointWalk, ::testing::Test>;
-  ::testing::RegisterTest(suite, name.c_str(), nullptr, nullptr, __FILE__, __LINE__,
-                          [=]() -> Fixture* { return new T(arguments...); });
-}
 
 int walk(int argc, char** argv) {
   ::testing::InitGoogleMock(&argc, argv);
-  const auto told = run_command({kDaemon, "--failpoints"});
-  const auto faults = parse_faults(told.out);
-  if (told.status != 0 || faults.empty()) {
-    add_test<NoPoints>("TheDaemon", "HasFailpoints", told);
+  Faults faults = list_faults(kDaemon);
+  std::erase_if(faults.all, [](const Fault& fault) { return is_of_shipping(fault.point); });
+  if (!faults.wrong.empty()) {
+    add_test<::testing::Test, Nothing>("TheDaemon", "HasFailpoints", faults.wrong);
     return RUN_ALL_TESTS();
   }
-  add_test<Unharmed>("FailpointWalk", "NothingGoesWrong", faults);
-  for (const Fault& fault : faults) add_test<Harmed>("FailpointWalk", test_name(fault), fault);
-  ::testing::AddGlobalTestEnvironment(new DropIn);
+  add_test<FailpointWalk, Unharmed>("FailpointWalk", "NothingGoesWrong", faults.all);
+  for (const Fault& fault : faults.all) add_test<FailpointWalk, Harmed>("FailpointWalk", fault.test_name(), fault);
+  ::testing::AddGlobalTestEnvironment(new Surroundings);
   return RUN_ALL_TESTS();
 }
 

@@ -176,6 +176,15 @@ class Many : public Story {
     EXPECT_EQ(reasons, (std::map<std::string, int>{{"exited", registered_ / 2}, {"requested", registered_ / 2}}));
   }
 
+  /// The reasons, by id.
+  std::map<std::string, std::string> ends_so_far() const {
+    std::map<std::string, std::string> ends;
+    for (const auto& row : read_ledger("kind = 'ended' AND registered_as GLOB '" + prefix_ + "*'")) {
+      ends[row.at("registered_as").get<std::string>()] = row.at("reason").get<std::string>();
+    }
+    return ends;
+  }
+
   static constexpr int kSlack =
       4;  ///< a file that the ledger has open at the moment, a process that is being looked at
   const std::string prefix_ = "many-" + std::to_string(::getpid()) + "-" +
@@ -225,6 +234,26 @@ TEST_F(Many, AreCarriedTogetherAndLeaveNothingBehind) {
   EXPECT_THAT(again.descriptors, Le(before_.descriptors + kSlack));
   EXPECT_THAT(again.inotify_watches, Le(before_.inotify_watches));
   expect_each_ended_once();
+}
+
+TEST_F(Many, AreWatchedAgainByADaemonThatStartsAnewAndThatHearsOfOthersMeanwhile) {
+  // More than the calls that the bus lets a connection have under way, with each of which systemd is told of limits.
+  const int count = chaos_size(200, 2000) / 2 * 2;
+  (void)burst(count);
+
+  ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));
+  ASSERT_TRUE(await_daemon());
+  daemon_ = daemon_pid(watchdog);
+  (void)burst(40);  // While it tells systemd the limits of all the others.
+  const auto carried = static_cast<std::uint64_t>(count + 40);
+  EXPECT_EQ(number(watchdog.manager_properties(), "MonitoredCount"), carried);
+  for (const auto& [id, end] : ends_so_far()) ADD_FAILURE() << id << " has ended: " << end;
+  EXPECT_EQ(slices_left(), carried);
+  end_all();
+
+  expect_each_ended_once();
+  EXPECT_TRUE(watchdog.wait_until([&] { return units_of_runs() == units_before_; }, 5min))
+      << ::testing::PrintToString(units_of_runs());
 }
 
 TEST_F(Many, AtABurstAreEachAnsweredWhateverTheRate) {

@@ -2,11 +2,17 @@
 //
 // analysisctl, as an operator has it: each command for people and as JSON, its exit status, and its errors.
 #include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
+#include <array>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "support/manager.h"
 #include "support/story.h"
+#include "support/users.h"
 
 namespace aw::stories {
 namespace {
@@ -15,6 +21,57 @@ using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using Json = nlohmann::json;
+
+constexpr char kStranger[] = "story-other";
+
+/// The lines of a table, or of several, that begin with this id.
+std::string rows_of(const std::string& table, const std::string& id) {
+  std::string rows;
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(id + " ")) rows += line + "\n";
+  }
+  return rows;
+}
+
+/// `analysisctl top` in a terminal of its own. What happens is told to it: it does not look again by itself.
+class Top {
+ public:
+  pid_t pid() const { return process_.pid(); }
+  /// Of the last picture, as far as it has come.
+  std::string row(const std::string& id) {
+    const auto begin = output().rfind("\x1b[H");
+    return begin == std::string::npos ? "" : rows_of(output_.substr(begin), id);
+  }
+  /// Of all pictures.
+  std::string rows(const std::string& id) { return rows_of(output(), id); }
+  const std::string& output() {
+    std::array<char, 4096> text{};
+    for (ssize_t n = 0; (n = ::read(keyboard_.get(), text.data(), text.size())) > 0;) {
+      output_.append(text.data(), static_cast<std::size_t>(n));
+    }
+    return output_;
+  }
+  void type(char key) const { EXPECT_EQ(::write(keyboard_.get(), &key, 1), 1); }
+  std::optional<int> reap() { return process_.reap(); }
+
+ private:
+  static UniqueFd open_keyboard() {
+    UniqueFd keyboard(::posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+    const winsize size{60, 160, 0, 0};
+    EXPECT_TRUE(::grantpt(keyboard.get()) == 0 && ::unlockpt(keyboard.get()) == 0 &&
+                ::ioctl(keyboard.get(), TIOCSWINSZ, &size) == 0);
+    return keyboard;
+  }
+
+  const UniqueFd keyboard_ = open_keyboard();
+  const UniqueFd terminal_{::open(::ptsname(keyboard_.get()), O_RDWR | O_NOCTTY | O_CLOEXEC)};
+  std::string output_;
+  Child process_ = Child::spawn({"analysisctl", "top", "--interval=1h"},
+                                {.in = terminal_.get(),
+                                 .out = terminal_.get(),
+                                 .environment = {{"TERM", "xterm"}, {"LC_ALL", "C.UTF-8"}, {"NO_COLOR", "1"}}});
+};
 
 class AnalysisCtl : public Story {
  protected:
@@ -40,6 +97,29 @@ class AnalysisCtl : public Story {
     for (std::string line; std::getline(lines, line);) values.push_back(Json::parse(line, nullptr, false));
     return values;
   }
+
+  Outcome ask_bus(const char* member, const std::string& name = "") {
+    return watchdog.call_at("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", member,
+                            [&](bus::Message& m) {
+                              if (!name.empty()) m.append(name);
+                            });
+  }
+  /// What the bus calls the client that this process is; "" if it has none.
+  std::string find_client(pid_t pid) {
+    for (const std::string& name : ask_bus("ListNames").reply.read_strings().value_or({})) {
+      if (!name.starts_with(':')) continue;
+      auto owner = ask_bus("GetConnectionUnixProcessID", name);
+      if (owner.ok() && owner.reply.read_u32().value_or(0) == static_cast<std::uint32_t>(pid)) return name;
+    }
+    return "";
+  }
+  /// A signal to one client alone, of somebody who has no business to send it.
+  static void forge(const std::string& destination, const Words& signal) {
+    Words words{"busctl", is_users() ? "--user" : "--system", "emit", "--destination=" + destination};
+    words.insert(words.end(), signal.begin(), signal.end());
+    const auto sent = is_users() ? run_command(words) : run_as(kStranger, words);
+    EXPECT_EQ(sent.status, 0) << sent.err;
+  }
 };
 
 TEST_F(AnalysisCtl, ListsWhatRuns) {
@@ -63,6 +143,59 @@ TEST_F(AnalysisCtl, ListsWhatRuns) {
     EXPECT_EQ(analysis.value("leader_pid", 0), run.leader);
   }
   EXPECT_TRUE(found);
+}
+
+TEST_F(AnalysisCtl, ShowsWhatRunsAsATable) {
+  const auto run = start(How::kRegistered, new_id("tabled"), {memory_limit(100)}, {"stay"});
+
+  const auto table = ctl({"top"});
+  EXPECT_EQ(table.status, 0) << table.err;
+  EXPECT_THAT(rows_of(table.out, run.id), HasSubstr("running"));
+  EXPECT_THAT(rows_of(table.out, run.id), HasSubstr("100M"));
+  Json shown;
+  for (const Json& analysis : json({"top", "--json=short"})) {
+    if (analysis.value("analysis_id", "") == run.id) shown = analysis;
+  }
+  ASSERT_TRUE(shown.is_object());
+  EXPECT_EQ(shown.value("state", ""), "running");
+  EXPECT_EQ(shown.value("uid", ~0U), ::getuid());
+  EXPECT_EQ(shown.value("owner_pid", 0), ::getpid());
+
+  ASSERT_EQ(watchdog.kill(run.id).error, "");
+  await_end(run);
+  EXPECT_EQ(rows_of(ctl({"top"}).out, run.id), "");
+}
+
+TEST_F(AnalysisCtl, ShowsInATerminalWhatTheWatchdogTellsAndNobodyElse) {
+  if (!is_users()) make_user(kStranger);
+  const auto run = start(How::kRegistered, new_id("in a terminal"), {}, {"stay"});
+  Top top;
+  const auto has_shown = [&](const std::string& id, const std::string& state) {
+    return watchdog.wait_until([&] { return top.rows(id).find(state) != std::string::npos; });
+  };
+  ASSERT_TRUE(has_shown(run.id, "running")) << top.output();
+  const std::string client = find_client(top.pid());
+  ASSERT_NE(client, "");
+  const std::string daemon = ask_bus("GetNameOwner", names::kBusName).reply.read_string().value_or("");
+  const std::string run_id = text(watchdog.find(run.id).value_or(Dict{}), "RunId");
+
+  forge(client,
+        {"/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged", "sss", names::kBusName, daemon, ""});
+  forge(client, {names::kManagerPath, names::kManagerInterface, "AnalysisEnding", "sst", run.id, "boredom", "1000000"});
+  forge(client, {names::kManagerPath, names::kManagerInterface, "AnalysisEnded", "ssa{sv}", run.id, "boredom", "1",
+                 "run_id", "s", run_id});
+  const auto next = start(How::kRegistered, new_id("told of"), {}, {"stay"});
+
+  EXPECT_TRUE(has_shown(next.id, "running")) << top.output();
+  EXPECT_TRUE(watchdog.wait_until([&] { return top.row(run.id).find("running") != std::string::npos; }));
+  EXPECT_THAT(top.output(), Not(HasSubstr("boredom")));
+  for (const Started* ended : {&run, &next}) {
+    ASSERT_EQ(watchdog.kill(ended->id).error, "");
+    await_end(*ended);
+    EXPECT_TRUE(has_shown(ended->id, "ended: requested")) << top.output();
+  }
+  top.type('q');
+  EXPECT_EQ(top.reap(), 0);
 }
 
 TEST_F(AnalysisCtl, ShowsOne) {

@@ -23,6 +23,7 @@ using ::testing::ElementsAreArray;
 using ::testing::IsEmpty;
 
 constexpr char kAdmin[] = "story-admin";
+constexpr char kViewer[] = "story-viewer";
 constexpr char kOwner[] = "story-owner";
 constexpr char kOther[] = "story-other";
 
@@ -33,6 +34,7 @@ constexpr char kPeer[] = "org.freedesktop.DBus.Peer";
 
 void make_users() {
   make_user(kAdmin, names::kAdminGroup);
+  make_user(kViewer, names::kViewerGroup);
   make_user(kOwner);
   make_user(kOther);
 }
@@ -55,6 +57,7 @@ class Permissions : public Story {
     make_users();
     clients_["root"] = std::make_unique<Watchdog>();
     clients_["admin"] = std::make_unique<Watchdog>(Hearing::kSignals, kAdmin);
+    clients_["viewer"] = std::make_unique<Watchdog>(Hearing::kSignals, kViewer);
     clients_["owner"] = std::make_unique<Watchdog>(Hearing::kSignals, kOwner);
     clients_["other"] = std::make_unique<Watchdog>(Hearing::kSignals, kOther);
     clients_["nobody"] = std::make_unique<Watchdog>(Hearing::kSignals, "nobody");
@@ -143,9 +146,16 @@ std::string Permissions::call_manager(const std::string& caller, const std::stri
     EXPECT_TRUE(caller != "other" || has(by.events({{"AnalysisId", {others_.id}}}), "registered_as", others_.id));
     return verdict_of_list(has(by.events({{"AnalysisId", {shared_.id}}}), "registered_as", shared_.id));
   }
+  if (method == "GetSeries") {
+    const auto properties = client("owner").find(shared_.id);
+    const std::string run_id = properties ? text(*properties, "RunId") : "";
+    const auto got = by.call("GetSeries", [&](bus::Message& m) { m.append(run_id); });
+    return got.error == names::error::kNoSuchAnalysis ? "hidden" : verdict_of(got);
+  }
   if (method == "GetAnalysis") {
     return verdict_of(by.call("GetAnalysis", [&](bus::Message& m) { m.append(shared_.id); }));
   }
+  if (method == "GetMetrics") return verdict_of(by.call("GetMetrics"));
   if (method == "SetLimits") return verdict_of(by.set_limits(shared_.id, {grace(9s)}));
   if (method == "ExtendDeadline") return verdict_of(by.extend(shared_.id, 1'000'000));
   if (method.starts_with("Register")) {
@@ -369,6 +379,33 @@ TEST_F(Polkit, LetsSomebodyRegisterWhatARuleSaysAndNothingProtected) {
   EXPECT_EQ(client("other").register_process(new_id("manager"), 1).error, names::error::kProtectedProcess);
   EXPECT_EQ(client("other").register_process(target.id, target.pid()).error, "");
   EXPECT_EQ(number(watchdog.find(target.id).value_or(Dict{}), "Uid"), uid_of(kOwner));
+}
+
+TEST_F(Polkit, IsAskedAboutWhateverTheTableSaysItIs) {
+  // Without a rule each of these is AccessDenied (AreForAllThatIsThereAsTheTableSays), whoever denies it.
+  shared_ = make_run("looked at by leave");
+  const Rule rule("if (action.id == '" + std::string(names::kPolkitManage) + "' || action.id == '" +
+                  std::string(names::kPolkitRegister) + "') { return polkit.Result.YES; }");
+  std::size_t asked = 0;
+  for (const auto& [deed, verdicts] : read_table()) {
+    for (const char* caller : testing::kCallers) {
+      if (verdicts.at(caller) != "ask") continue;
+      ASSERT_NE(deed.kind, "hear");
+      ++asked;
+      const std::string verdict = deed.kind == "call"   ? call(caller, deed.object, deed.member)
+                                  : deed.kind == "read" ? read(caller, deed.object, deed.member)
+                                                        : write(caller, deed.object, deed.member);
+      // A yes about the run makes nobody else's process theirs.
+      EXPECT_EQ(verdict, deed.member == "Manager.AttachProcess" ? "ask" : "yes") << describe(deed) << " as " << caller;
+    }
+  }
+  EXPECT_GT(asked, 30U);
+  EXPECT_TRUE(runs(shared_));
+
+  const Child own = spawn_as(kOther, {workload_program(), "stay"});
+  const auto attached = client("other").attach(shared_.id, static_cast<std::uint32_t>(own.pid()));
+  EXPECT_EQ(attached.error, "") << attached.message;
+  EXPECT_TRUE(folder_of(own.pid()).starts_with(slice_folder(shared_.id))) << folder_of(own.pid());
 }
 
 TEST_F(Polkit, ThatIsAwayOrFailsIsANo) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A user's own watchdog: in their manager, on their bus, without root.
+// A user's own watchdog: in their manager, on their bus, without root. It begins with the first analysis-run --user.
 #include <pwd.h>
 #include <sys/stat.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -33,11 +34,10 @@ class AUser : public Story {
     if (!watchdog.wait_until([&] { return exists(runtime_ + "/bus"); }, 10s)) {
       GTEST_SKIP() << "there is no bus for users (package dbus-user-session)";
     }
-    const auto started = as_user({"systemctl", "--user", "start", "analysis-watchdogd.service"});
-    ASSERT_EQ(started.status, 0) << started.err;
   }
   void TearDown() override {
     (void)as_user({"systemctl", "--user", "stop", "analysis-watchdogd.service"});
+    (void)as_user({"systemctl", "--user", "stop", "analysis-watchdog-once.timer"});
     Story::TearDown();
   }
 
@@ -59,7 +59,9 @@ class AUser : public Story {
   std::string runtime_;
 };
 
-TEST_F(AUser, HasAWatchdogOfTheirOwn) {
+TEST_F(AUser, HasAWatchdogOfTheirOwnWithOneCommand) {
+  ASSERT_NE(as_user({"systemctl", "--user", "is-active", "analysis-watchdogd.service"}).out, "active\n");
+
   const auto run =
       as_user({"analysis-run", "--user", "--id=own time", "--wall-clock=3s", "--", workload_program(), "stay"});
 
@@ -70,12 +72,54 @@ TEST_F(AUser, HasAWatchdogOfTheirOwn) {
   EXPECT_EQ(as_user({"systemctl", "--user", "is-active", "analysis-watchdogd.service"}).out, "active\n");
 }
 
+TEST_F(AUser, StartsNoWatchdogWithAQuestion) {
+  const auto listed = as_user({"analysisctl", "--user", "list"});
+
+  EXPECT_EQ(listed.status, 1);
+  EXPECT_THAT(listed.err, HasSubstr("systemctl --user enable --now analysis-watchdogd.service"));
+  EXPECT_NE(as_user({"systemctl", "--user", "is-active", "analysis-watchdogd.service"}).out, "active\n");
+}
+
+TEST_F(AUser, WhoHasMaskedTheWatchdogHasNoneAndRunsNothing) {
+  ASSERT_EQ(as_user({"systemctl", "--user", "mask", "--runtime", "analysis-watchdogd.service"}).status, 0);
+  const std::string ran = std::string(::getpwnam(kUser)->pw_dir) + "/ran";
+
+  const auto refused = as_user({"analysis-run", "--user", "--", "touch", ran});
+
+  EXPECT_EQ(as_user({"systemctl", "--user", "unmask", "--runtime", "analysis-watchdogd.service"}).status, 0);
+  EXPECT_EQ(refused.status, 125);
+  EXPECT_THAT(refused.err, HasSubstr("analysis-watchdogd.service"));
+  EXPECT_FALSE(exists(ran)) << "it ran unwatched";
+}
+
 TEST_F(AUser, HasTheirMemoryLimitEnforced) {
   const auto run = as_user(
       {"analysis-run", "--user", "--id=own leak", "--memory=48M", "--grace=5s", "--", workload_program(), "leak"});
 
   EXPECT_NE(run.status, 0) << run.err;
   EXPECT_THAT(end_of("own leak").value("reason", ""), ::testing::AnyOf("memory", "oom"));
+}
+
+TEST_F(AUser, HasSomebodyPassByWhileTheirWatchdogIsDown) {
+  ASSERT_EQ(as_user({"systemd-run", "--user", "--quiet", "--unit=story-passed-by", "--", "analysis-run", "--user",
+                     "--id=passed by", "--wall-clock=20s", "--grace=30min", "--", workload_program(), "stay"})
+                .status,
+            0);
+  ASSERT_TRUE(watchdog.wait_until([&] { return as_user({"analysisctl", "--user", "show", "passed by"}).status == 0; }));
+
+  ASSERT_EQ(as_user({"systemctl", "--user", "stop", "analysis-watchdogd.service"}).status, 0);
+
+  EXPECT_EQ(as_user({"systemctl", "--user", "is-active", "analysis-watchdog-once.timer"}).out, "active\n");
+  // Long before systemd's backstop.
+  ASSERT_TRUE(watchdog.wait_until(
+      [&] {
+        return as_user({"systemctl", "--user", "is-active", "story-passed-by.service"}).out != "active\n";
+      },
+      5min));
+  EXPECT_EQ(end_of("passed by").value("reason", ""), "wall-clock");
+  // Whoever wants one has a watchdog again, and no passes.
+  EXPECT_EQ(as_user({"analysis-run", "--user", "--", "true"}).status, 0);
+  EXPECT_EQ(as_user({"systemctl", "--user", "is-active", "analysis-watchdog-once.timer"}).out, "inactive\n");
 }
 
 TEST_F(AUser, HasALedgerThatNobodyElseReads) {
@@ -87,6 +131,50 @@ TEST_F(AUser, HasALedgerThatNobodyElseReads) {
   EXPECT_EQ(status.st_uid, uid_of(kUser));
   ASSERT_EQ(::stat(folder.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777U, 0700U);
+}
+
+/// A manager that was given less than a host gives by default.
+class AUserWithoutCpu : public AUser {
+ protected:
+  void SetUp() override {
+    AUser::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    std::filesystem::create_directories(kDropInFolder);
+    write_file(kDropIn, "[Service]\nDelegate=\nDelegate=memory pids\n");
+    ASSERT_NO_FATAL_FAILURE(restart_manager());
+  }
+  void TearDown() override {
+    std::filesystem::remove(kDropIn);
+    restart_manager();
+    AUser::TearDown();
+  }
+  void restart_manager() {
+    ASSERT_TRUE(systemctl({"daemon-reload"}));
+    ASSERT_TRUE(systemctl({"restart", "user@" + std::to_string(uid_of(kUser)) + ".service"}));
+    ASSERT_TRUE(watchdog.wait_until([&] { return exists(runtime_ + "/bus"); }));
+  }
+  std::string controllers() const {
+    const std::string uid = std::to_string(uid_of(kUser));
+    return " " +
+           line_of("/sys/fs/cgroup/user.slice/user-" + uid + ".slice/user@" + uid + ".service/cgroup.controllers") +
+           " ";
+  }
+  static constexpr char kDropInFolder[] = "/run/systemd/system/user@.service.d";
+  static constexpr char kDropIn[] = "/run/systemd/system/user@.service.d/50-story.conf";
+};
+
+TEST_F(AUserWithoutCpu, IsToldWithEachRegistrationThatAsksForThem) {
+  if (controllers().find(" cpu ") != std::string::npos) GTEST_SKIP() << "systemd delegates cpu all the same";
+
+  const auto run = as_user({"analysis-run", "--user", "--id=own quota", "--cpu-quota=50%", "--", "true"});
+  const auto plain = as_user({"analysis-run", "--user", "--", "true"});
+
+  EXPECT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("not in force: CPUQuotaPerSecUSec"));
+  EXPECT_EQ(plain.err, "");
+  const auto listed =
+      as_user({"analysisctl", "--user", "events", "--json=short", "--id=own quota", "--kind=registered", "--no-pager"});
+  EXPECT_THAT(listed.out, HasSubstr("\"limits_not_in_force\":\"CPUQuotaPerSecUSec\""));
 }
 
 TEST_F(AUser, IsToldWhatTheHostDoesNotDelegate) {

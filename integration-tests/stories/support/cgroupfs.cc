@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "base/analysis_id.h"
+#include "support/manager.h"
 #include "support/process.h"
 
 namespace aw::stories {
@@ -15,7 +16,7 @@ constexpr char kRoot[] = "/sys/fs/cgroup";
 }  // namespace
 
 std::string slice_folder(const std::string& id) {
-  return std::string(kRoot) + "/analysis.slice/" + slice_unit(AnalysisId::parse(id).value());
+  return runs_folder() + "/" + slice_unit(AnalysisId::parse(id).value());
 }
 
 std::string scope_folder(const std::string& id) {

@@ -6,6 +6,8 @@
 #include <memory>
 #include <stdexcept>
 
+#include "support/manager.h"
+
 namespace aw::stories {
 namespace {
 
@@ -16,7 +18,9 @@ using Journal = std::unique_ptr<sd_journal, Close>;
 
 Journal open_at(const std::string& name, const std::string& value) {
   sd_journal* raw = nullptr;
-  if (sd_journal_open(&raw, SD_JOURNAL_LOCAL_ONLY | SD_JOURNAL_SYSTEM) < 0) throw std::runtime_error("no journal");
+  // A user's records are in the system's journal or in their own, as the host keeps it.
+  const int which = is_users() ? 0 : SD_JOURNAL_SYSTEM;
+  if (sd_journal_open(&raw, SD_JOURNAL_LOCAL_ONLY | which) < 0) throw std::runtime_error("no journal");
   Journal journal(raw);
   (void)sd_journal_set_data_threshold(raw, 0);
   const std::string match = name + "=" + value;

@@ -20,6 +20,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "support/manager.h"
+
 namespace aw::stories {
 namespace {
 
@@ -71,8 +73,9 @@ Instant monotonic_now() {
 Child::Child(pid_t pid) : pid_(pid), pidfd_(open_pidfd(pid)) {}
 
 Child Child::spawn(const Words& argv, const SpawnOptions& options) {
+  const Words told = for_manager(argv);
   std::vector<char*> words;
-  for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
+  for (const std::string& word : told) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
   const pid_t pid = options.wanted > 0 ? fork_as(options.wanted) : ::fork();
   if (pid == 0) {

@@ -37,6 +37,7 @@ struct SpawnOptions {
 /// A process of the story's own. It is killed and reaped with its owner.
 class Child {
  public:
+  /// Programs of ours and of systemd's are told whose watchdog it is about (manager.h).
   static Child spawn(const Words& argv, const SpawnOptions& options = {});
   Child(Child&& other) noexcept : pid_(std::exchange(other.pid_, -1)), pidfd_(std::move(other.pidfd_)) {}
   Child& operator=(Child&&) = delete;

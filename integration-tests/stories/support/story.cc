@@ -11,6 +11,7 @@
 #include <ostream>
 
 #include "base/analysis_id.h"
+#include "support/manager.h"
 
 namespace aw::stories {
 namespace {
@@ -116,8 +117,7 @@ void Story::TearDown() {
   // Whatever a story let live, or a failed one left: in the runs' slices, and in the scopes of released runs.
   const auto left = [&] { return find_units(watchdog, ids_); };
   for (const std::string& unit : left()) {
-    const std::string slices = "/sys/fs/cgroup/analysis.slice/";
-    const UniqueFd kill(::open((slices + unit + "/cgroup.kill").c_str(), O_WRONLY | O_CLOEXEC));
+    const UniqueFd kill(::open((runs_folder() + "/" + unit + "/cgroup.kill").c_str(), O_WRONLY | O_CLOEXEC));
     if (kill) (void)!::write(kill.get(), "1", 1);  // It may be gone by now.
   }
   if (!watchdog.wait_until([&] { return left().empty(); }, 60s)) {

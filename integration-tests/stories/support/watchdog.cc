@@ -2,11 +2,14 @@
 #include "support/watchdog.h"
 
 #include <sys/syscall.h>
+#include <systemd/sd-bus.h>
 #include <unistd.h>
 
+#include <iostream>
 #include <sstream>
 #include <stdexcept>
 
+#include "support/manager.h"
 #include "support/users.h"
 
 namespace aw::stories {
@@ -100,7 +103,7 @@ Watchdog::Watchdog(Hearing hearing, std::string user) : hearing_(hearing), user_
   if (!loop) throw std::runtime_error(loop.error().message);
   loop_ = std::make_unique<loop::Loop>(std::move(*loop));
   connection_ = bus::Connection::prepare(
-      bus::BusKind::kSystem, hearing_ == Hearing::kSignals ? bus::Activation::kAllowed : bus::Activation::kNever);
+      bus_kind(), hearing_ == Hearing::kSignals ? bus::Activation::kAllowed : bus::Activation::kNever);
   if (auto attached = connection_->attach(*loop_, [] {}); !attached) throw std::runtime_error(attached.error().message);
   if (auto connected = connect(); !connected) throw std::runtime_error(connected.error().message);
 }
@@ -118,6 +121,15 @@ Result<void> Watchdog::connect() {
   });
   if (!slot) return std::move(slot).error();
   slots_.push_back(std::move(*slot));
+  // sd-bus closes a connection whose loop has not come to see a match confirmed within 25 s. A story may be busy with
+  // other things for longer.
+  bool confirmed = false;
+  connection_->request(
+      connection_->new_call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId"),
+      [&confirmed](const bus::Reply&) { confirmed = true; });
+  while (!confirmed) {
+    if (auto turned = loop_->iterate(kTurn); !turned) return turned;
+  }
   return {};
 }
 
@@ -153,12 +165,26 @@ Outcome Watchdog::call_at(const std::string& destination, const std::string& pat
   auto message = connection_->new_call(destination.c_str(), path.c_str(), interface, member);
   if (append) append(message);
   auto reply = connection_->call_blocking(std::move(message), kCallPatience);
-  if (auto* error = std::get_if<bus::RemoteError>(&reply)) return {error->name, error->message, {}};
+  if (auto* error = std::get_if<bus::RemoteError>(&reply)) {
+    // The others are the story's to judge; this one is about the story itself.
+    if (error->name.starts_with("System.Error.") || error->name == SD_BUS_ERROR_DISCONNECTED ||
+        error->name == SD_BUS_ERROR_NO_REPLY || error->name == SD_BUS_ERROR_LIMITS_EXCEEDED) {
+      std::cout << member << " of " << destination << ": " << error->name << ": " << error->message << "\n";
+    }
+    return {error->name, error->message, {}};
+  }
   return {"", "", std::get<bus::Message>(std::move(reply))};
 }
 
 Outcome Watchdog::call(const char* member, const std::function<void(bus::Message&)>& append) {
   return call_at(names::kBusName, names::kManagerPath, names::kManagerInterface, member, append);
+}
+
+void Watchdog::begin_call(const char* member, const std::function<void(bus::Message&)>& append) {
+  auto message = connection_->new_call(names::kBusName, names::kManagerPath, names::kManagerInterface, member);
+  if (append) append(message);
+  ++unanswered_;
+  connection_->request(std::move(message), [this](const bus::Reply&) { --unanswered_; });
 }
 
 Outcome Watchdog::register_process(const std::string& id, std::uint32_t pid, const Dict& options) {

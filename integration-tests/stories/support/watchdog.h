@@ -51,7 +51,7 @@ std::string describe(const Dict& record);
 /// the bus start a daemon that was stopped.
 enum class Hearing { kSignals, kNothing };
 
-/// A client of the watchdog on the system bus, and of systemd beside it.
+/// A client of the watchdog on the system bus, or on the user's (manager.h), and of systemd beside it.
 class Watchdog {
  public:
   /// `user`: on the bus it is that one, with their groups; "": root, like the story. As that is done by becoming them
@@ -67,6 +67,9 @@ class Watchdog {
   Outcome call(const char* member, const std::function<void(bus::Message&)>& append = {});
   Outcome call_at(const std::string& destination, const std::string& path, const char* interface, const char* member,
                   const std::function<void(bus::Message&)>& append = {});
+  /// Sends it, and leaves the answer to whoever turns the loop.
+  void begin_call(const char* member, const std::function<void(bus::Message&)>& append = {});
+  std::size_t unanswered() const { return unanswered_; }
 
   Outcome register_process(const std::string& id, std::uint32_t pid, const Dict& options = {});
   Outcome register_pidfd(const std::string& id, pid_t pid, const Dict& options = {});
@@ -104,6 +107,7 @@ class Watchdog {
   std::unique_ptr<bus::Connection> connection_;
   std::vector<bus::Slot> slots_;
   std::vector<Signal> signals_;
+  std::size_t unanswered_ = 0;
 };
 
 }  // namespace aw::stories
