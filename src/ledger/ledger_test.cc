@@ -45,6 +45,11 @@ bool becomes_unhealthy(Ledger& ledger) {
   return comes_true(ledger, [&] { return !ledger.healthy() && ledger.wait_until_opened(0s); });
 }
 
+/// Says what it says of a slow disk as long as it works down a long queue, and this once it can't go on.
+bool comes_to_say(Ledger& ledger, const std::string& what) {
+  return comes_true(ledger, [&] { return ledger.problem().find(what) != std::string::npos; });
+}
+
 EventRecord event_at(const std::string& id, std::int64_t second) {
   EventRecord event = full_event(id);
   event.occurred_at = WallTime(std::chrono::seconds{1'790'000'000 + second});
@@ -681,8 +686,7 @@ TEST_F(ALedger, KeepsItsQueueWhileWritingFails) {
   {
     const LargestFile limit(300'000);
     for (int i = 0; i < 1000; ++i) ledger->write(event_at("e" + std::to_string(i), i));
-    ASSERT_TRUE(becomes_unhealthy(*ledger));
-    EXPECT_THAT(ledger->problem(), HasSubstr("disk I/O error"));
+    ASSERT_TRUE(comes_to_say(*ledger, "disk I/O error")) << ledger->problem();
     EXPECT_GT(ledger->waiting(), 0U);
     ledger->write(event_at("last", 5000));
   }
@@ -716,8 +720,7 @@ TEST_F(ALedger, KeepsItsQueueWhileTheDiskIsFull) {
       }
     }
     for (int i = 1; i < 500; ++i) ledger->write(event_at("e" + std::to_string(i), i));
-    ASSERT_TRUE(becomes_unhealthy(*ledger));
-    EXPECT_THAT(ledger->problem(), HasSubstr("disk is full"));
+    ASSERT_TRUE(comes_to_say(*ledger, "disk is full")) << ledger->problem();
     EXPECT_GT(ledger->waiting(), 0U);
 
     fs::remove(dir_ / "filler");
@@ -888,9 +891,12 @@ TEST_F(ALedger, WaitsAtItsBoundWhileAllEventsAreOfLiveRuns) {
   options_.most_pages = 200;
   const auto ledger = open();
   ledger->begin_run(full_run(full_event("").run_id));
-  for (int i = 0; i < 1'000; ++i) ledger->write(event_at("e" + std::to_string(i), i));
-  ASSERT_TRUE(becomes_unhealthy(*ledger));
-  EXPECT_THAT(ledger->problem(), HasSubstr("full"));
+  for (int i = 0; i < 200; ++i) {  // Large ones: the file is full after a few commits, however slow the disk.
+    EventRecord event = event_at("e" + std::to_string(i), i);
+    event.details.emplace_back("note", std::string(10'000, 'x'));
+    ledger->write(event);
+  }
+  ASSERT_TRUE(comes_to_say(*ledger, "full")) << ledger->problem();
   EXPECT_GT(ledger->waiting(), 0U);
   EXPECT_EQ(ledger->lost(), 0U);
 }
@@ -900,8 +906,7 @@ TEST_F(ALedger, DeletesNothingOfItsOwnAccordWhenTheDiskIsFull) {
   const bool possible = with_small_disk(dir_, 3 << 20U, [this] {
     const auto ledger = open();
     for (int i = 0; i < 5'000; ++i) ledger->write(event_at("e" + std::to_string(i), i));
-    ASSERT_TRUE(becomes_unhealthy(*ledger));
-    EXPECT_THAT(ledger->problem(), HasSubstr("disk is full"));
+    ASSERT_TRUE(comes_to_say(*ledger, "disk is full")) << ledger->problem();
     EXPECT_THAT(ledger->take_notices(), IsEmpty());
     EXPECT_EQ(ledger->extent().first, 1);
     EXPECT_EQ(ledger->lost(), 0U);

@@ -12,9 +12,10 @@
 
 namespace aw::ledger {
 
-/// Waits until `holds`, looking again whenever the ledger says that something has changed.
+/// Waits until `holds`, looking again whenever the ledger says that something has changed. For long: a test may have a
+/// hundred commits, and each waits for a disk that others write to.
 inline bool comes_true(Ledger& ledger, const std::function<bool()>& holds) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds{60};
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes{10};
   while (!holds()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
     pollfd poll{ledger.changed_fd(), POLLIN, 0};
