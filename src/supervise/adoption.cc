@@ -185,6 +185,8 @@ void Supervisor::sweep(const Now& now) {
   for (const std::string& slice : std::exchange(unaccounted_, unaccounted)) {
     if (unaccounted.contains(slice)) adopt_slice(slice, std::nullopt, before_, now);
   }
+  const auto left = find_unaccounted();  // Not there, or adopted: by then there is more to say of it.
+  std::erase_if(unanswered_, [&](const std::string& slice) { return !left.contains(slice); });
 }
 
 void Supervisor::on_manager_back(const Now& now) {

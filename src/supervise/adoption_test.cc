@@ -806,6 +806,46 @@ TEST_F(ARestart, TakesItAwayAtOnceWhenSystemdIsBack) {
   EXPECT_FALSE(world.has_slice("job"));
 }
 
+TEST_F(ARestart, AdoptsWhatSystemdBeganWithoutSayingSoHoweverOftenTheSameIsAskedForAgain) {
+  restart();
+  const pid_t unheard = world.spawn(owner);
+  world.placer.hold();
+  const Answer first = world.request_register("unheard", unheard);
+  world.placer.lose_answers();
+  world.placer.release();
+  ASSERT_EQ(refusal_of(*first), Refusal::kScopeFailed);
+  ASSERT_TRUE(world.has_slice("unheard"));
+
+  for (int second = 0; second < 40; ++second) {
+    world.placer.hold();  // While a name is taken, a placement is tried again for a second.
+    const Answer again = world.request_register("unheard", unheard);
+    world.advance(1s);
+    world.placer.release();
+    ASSERT_TRUE(*again && !**again);
+  }
+
+  ASSERT_NE(find("unheard"), nullptr);
+  EXPECT_THAT(world.records("unheard", EventKind::kRegistered), IsEmpty());
+  EXPECT_THAT(world.records("unheard", EventKind::kAdopted), SizeIs(1));
+  EXPECT_EQ(refusal_of(*world.request_register("unheard", unheard)), Refusal::kAlreadyRegistered);
+}
+
+TEST_F(ARestart, LeavesAnIdThatSystemdDidNotBeginToWhoAsksForItAgain) {
+  restart();
+  const pid_t unheard = world.spawn(owner);
+  world.placer.hold();
+  const Answer first = world.request_register("unheard", unheard);
+  world.placer.lose();
+  world.placer.release();
+  ASSERT_EQ(refusal_of(*first), Refusal::kScopeFailed);
+  EXPECT_EQ(refusal_of(*world.request_register("unheard", unheard)), Refusal::kScopeFailed);
+
+  world.advance(20s);
+
+  world.register_run("unheard", unheard);
+  EXPECT_NE(find("unheard"), nullptr);
+}
+
 TEST_F(ARestart, TellsSystemdTheLimitsAgainWhenItIsBack) {
   world.slice("job").limits = {};
 

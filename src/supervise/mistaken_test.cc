@@ -31,6 +31,7 @@ class ASlowSystemd : public AWorld {
     const auto late = world.placer.lose();
     world.deliver();
     EXPECT_EQ(refusal_of(*answer), Refusal::kScopeFailed);
+    world.advance(20s);  // For so long the id is refused.
     answer = world.request_register("job", leader);
     late();
     return limits;

@@ -119,6 +119,11 @@ Result<std::unique_ptr<Run>> Supervisor::admit(Registration& registration) {
     return refuse(Refusal::kAlreadyRegistered, "the analysis \"" + run->id.text() + "\" runs in " + run->slice +
                                                    "; end it first, or use another id");
   }
+  if (unanswered_.contains(slice_unit(id))) {
+    return refuse(Refusal::kScopeFailed, "systemd has not said whether it began \"" + id.text() +
+                                             "\" when that was asked for before; it is watched within half a minute "
+                                             "if it did: look (analysisctl show), or use another id");
+  }
   if (auto ok = check_limits(registration.limits, policy_.caps, registration.caller, machine_.memory); !ok) {
     return std::move(ok).error();
   }
@@ -316,7 +321,10 @@ void Supervisor::on_placed(RunKey key, Result<void> placed, const Now& now) {
   add_mistaken(run.leader_key, ports_.cgroups.path_of(slice), moved);
   run.cgroup.reset();
   happen(run, Happening::kPlaceFailed, now);
-  if (unanswered) arm_sweep(now);
+  if (unanswered) {
+    unanswered_.insert(slice);
+    arm_sweep(now);
+  }
   if (!unanswered) ports_.placements.remove(run_id);
   if (!made) return done(std::move(why), now);
   // Whoever is refused goes on as before. What is removed is empty: a scope that a zombie was put into stays for ever.

@@ -379,6 +379,9 @@ class Supervisor {
   Before before_;
   bool sweep_armed_ = false;
   std::set<std::string> unaccounted_;  ///< slices of no run of ours, at the last sweep
+  /// Slices of registrations that came to nothing for want of an answer. systemd may have made them: who asks for the
+  /// same id again, and again, would keep what is in them from being adopted.
+  std::set<std::string> unanswered_;
   std::function<void(const Now&)> beat_;
   std::map<uid_t, Instant> moves_paid_at_;  ///< when what was moved of each is paid for
   std::vector<std::unique_ptr<Run>>
