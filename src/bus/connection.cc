@@ -193,7 +193,7 @@ int Connection::on_reply(sd_bus_message* m, void* data, sd_bus_error*) noexcept 
     pending->traffic->leave(pending->destination);
     // First, for the callback may be the end of the connection.
     if (pending->traffic == pending->connection.traffic_) pending->connection.send_next();
-    if (const int e = AW_FAILPOINT_ERRNO("bus.reply", ETIMEDOUT)) return callback(local_error(e));
+    if (AW_FAILPOINT_ERRNO("bus.reply", ETIMEDOUT) != 0) return callback(no_reply());
     if (const sd_bus_error* error = sd_bus_message_get_error(m)) {
       callback(remote_error(error));
     } else {

@@ -63,6 +63,9 @@ struct Sending {
 
 /// The error of a call that was not sent after all.
 inline constexpr char kWithdrawn[] = "org.scidex.AnalysisWatchdog1.Local.Withdrawn";
+/// What sd-bus says where no answer comes in time, or the connection ends before it does: it may have been heard.
+inline constexpr char kNoReply[] = "org.freedesktop.DBus.Error.NoReply";
+inline RemoteError no_reply() { return {kNoReply, "Method call timed out"}; }
 
 /// A connection to the system's or the user's bus. It may be lost, and opened again: what was under way then has failed
 /// with an error, what is sent meanwhile is dropped or answered with one, and matches and handlers are to be made anew.

@@ -39,8 +39,7 @@ constexpr Span kJobPause = std::chrono::seconds{5};
 constexpr Span kReloadPause = std::chrono::seconds{1};
 
 bool is_away(const RemoteError& error) {
-  return error.name == "org.freedesktop.DBus.Error.NoReply" ||
-         error.name == "org.freedesktop.DBus.Error.ServiceUnknown" ||
+  return error.name == bus::kNoReply || error.name == "org.freedesktop.DBus.Error.ServiceUnknown" ||
          error.name == "org.freedesktop.DBus.Error.NameHasNoOwner" ||
          error.name == "org.freedesktop.DBus.Error.LimitsExceeded";  // The bus has too much to do for it.
 }
@@ -284,9 +283,7 @@ void Manager::send_start(const StartPtr& start) {
 }
 
 void Manager::on_start_reply(const StartPtr& start, Reply reply) {
-  if (const int e = AW_FAILPOINT_ERRNO("systemd.start-unit-reply", ETIMEDOUT)) {
-    return start->done(errno_error("StartTransientUnit", e), loop_.now());
-  }
+  if (AW_FAILPOINT_ERRNO("systemd.start-unit-reply", ETIMEDOUT) != 0) reply = bus::no_reply();
   if (const auto* error = std::get_if<RemoteError>(&reply)) {
     if (error->name == bus::kWithdrawn) return send_start(start);  // Which says that it has ended.
     // What is left of an earlier run's units goes away by itself: try again in a moment.
@@ -332,7 +329,8 @@ void Manager::ask_about_started(const StartPtr& start) {
 void Manager::retry_later(const StartPtr& start, Span pause) {
   ++start->retries;
   if (later(pause, [this, start] { send_start(start); })) return;
-  start->done(Error{std::make_error_code(std::errc::not_enough_memory), "a timer"}, loop_.now());
+  const auto code = start->lost ? std::errc::protocol_error : std::errc::not_enough_memory;
+  start->done(Error{std::make_error_code(code), "no memory for a timer"}, loop_.now());
 }
 
 bool Manager::later(Span pause, std::function<void()> work) {
@@ -365,9 +363,7 @@ void Manager::request_limits(const std::string& slice, const SliceLimits& limits
   };
   connection_.request(std::move(call),
                       [this, slice, done = std::move(done)](Reply reply) {
-                        if (const int e = AW_FAILPOINT_ERRNO("systemd.set-limits-reply", ETIMEDOUT)) {
-                          return done(errno_error("set the limits of " + slice, e), loop_.now());
-                        }
+                        if (AW_FAILPOINT_ERRNO("systemd.set-limits-reply", ETIMEDOUT) != 0) reply = bus::no_reply();
                         const auto* error = std::get_if<RemoteError>(&reply);
                         done(error == nullptr ? Result<void>() : failure("set the limits of " + slice, *error),
                              loop_.now());
@@ -404,9 +400,7 @@ void Manager::request_job(const char* method, const std::string& unit, Instant g
   call.append(unit).append("replace");
   connection_.request(std::move(call),
                       [this, method, unit, give_up, done = std::move(done)](Reply reply) {
-                        if (const int e = AW_FAILPOINT_ERRNO("systemd.stop-unit-reply", ETIMEDOUT)) {
-                          return done(errno_error("stop " + unit, e), loop_.now());
-                        }
+                        if (AW_FAILPOINT_ERRNO("systemd.stop-unit-reply", ETIMEDOUT) != 0) reply = bus::no_reply();
                         if (const auto* error = std::get_if<RemoteError>(&reply)) {
                           const auto again = [this, method, unit, give_up, done] {
                             request_job(method, unit, give_up, done);
