@@ -6,6 +6,7 @@
 
 #include "analysis_watchdog/names.h"
 #include "api/service.h"
+#include "testing/patience.h"
 #include "testing/private_bus.h"
 #include "testing/world.h"
 
@@ -100,11 +101,10 @@ class AStranger : public testing::OnAPrivateBus {
   }
 
   void wait_for(const std::function<bool()>& what) {
-    for (int i = 0; i < 1500 && !what(); ++i) {
+    ASSERT_TRUE(testing::comes_true(what, [this] {
       ASSERT_TRUE(loop_.iterate(std::chrono::milliseconds{20}));
       world_.deliver();
-    }
-    ASSERT_TRUE(what());
+    }));
   }
   Answer send(bus::Connection& client, const char* member, const std::function<void(Message&)>& fill) {
     auto message =

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "analysis_watchdog/names.h"
+#include "testing/patience.h"
 #include "testing/private_bus.h"
 #include "testing/world.h"
 
@@ -67,11 +68,10 @@ class AService : public testing::OnAPrivateBus {
   }
 
   void wait_for(const std::function<bool()>& what) {
-    for (int i = 0; i < 1500 && !what(); ++i) {
+    ASSERT_TRUE(testing::comes_true(what, [this] {
       ASSERT_TRUE(loop_.iterate(std::chrono::milliseconds{20}));
       world_.deliver();
-    }
-    ASSERT_TRUE(what());
+    }));
   }
   /// What a call of the manager comes back with; `path` and `interface` for another's.
   Reply call(

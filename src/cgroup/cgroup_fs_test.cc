@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "testing/patience.h"
 #include "testing/temporary_folder.h"
 
 namespace aw::cgroup {
@@ -304,10 +305,7 @@ class ARunsTreeWithoutWatches : public ARunsTree {
     changed_.push_back(key);
     if (key == drop_) held_.clear();
   }
-  bool iterate_until(const std::function<bool()>& done) {
-    for (int i = 0; i < 2000 && !done(); ++i) (void)loop_.iterate(std::chrono::milliseconds{10});
-    return done();
-  }
+  bool iterate_until(const std::function<bool()>& done) { return testing::turn_until(loop_, done); }
 
   int error_ = ENOSPC;
   int refused_ = 0;

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "testing/patience.h"
 #include "testing/private_bus.h"
 
 namespace aw::daemon {
@@ -24,8 +25,7 @@ TEST_F(ABus, IsProtectedFromBeingRegistered) {
 
   bool answered = false;
   connection->request_bus_pid([&](Result<pid_t> pid) { answered = pid && processes.why_protected(*pid); });
-  for (int i = 0; i < 500 && !answered; ++i) ASSERT_TRUE(loop.iterate(std::chrono::milliseconds{20}));
-  EXPECT_TRUE(answered);
+  EXPECT_TRUE(testing::turn_until(loop, [&] { return answered; }));
   EXPECT_THAT(processes.why_protected(bus_pid()).value_or(""), HasSubstr("bus"));
 }
 

@@ -9,10 +9,11 @@
 
 #include "ledger/ledger.h"
 #include "ledger/ledger_reader.h"
-#include "ledger/ledger_waits.h"
+#include "ledger/ledger_fixture.h"
 #include "ledger/migrations.h"
 #include "ledger/prune.h"
 #include "ledger/series_reader.h"
+#include "testing/patience.h"
 #include "testing/records.h"
 
 namespace aw::ledger {
@@ -230,7 +231,7 @@ TEST_F(ALedgerOfCurves, LeavesThemOutWhileTooMuchWaitsAndEventsStillHaveRoom) {
   std::ofstream(dir_ / "not-a-directory") << "a file";
   options_.capacity = 100;
   Ledger ledger(options_);
-  ASSERT_TRUE(ledger.wait_until_opened(60s));
+  ASSERT_TRUE(ledger.wait_until_opened(testing::kPatience));
   SeriesRow checkpoint = series_of("run", {sample(0)});
   checkpoint.over = false;
 
@@ -260,12 +261,12 @@ TEST_F(ALedgerOfCurves, ThatIsOlderThanCurvesHasNone) {
 // ---- beside the loop ----
 
 bool answers(SeriesReader& reader, const bool& done) {
-  for (int i = 0; i < 600 && !done; ++i) {
-    pollfd poll{reader.done_fd(), POLLIN, 0};
-    (void)::poll(&poll, 1, 100);
-    reader.take_done();
-  }
-  return done;
+  return testing::comes_true([&] { return done; },
+                             [&] {
+                               pollfd poll{reader.done_fd(), POLLIN, 0};
+                               (void)::poll(&poll, 1, 100);
+                               reader.take_done();
+                             });
 }
 
 TEST_F(ALedgerOfCurves, IsReadByAThreadThatAnswersWhereItIsTaken) {

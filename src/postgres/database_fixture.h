@@ -12,6 +12,7 @@
 
 #include "postgres/migrate.h"
 #include "postgres/session.h"
+#include "testing/patience.h"
 #include "testing/private_postgres.h"
 
 namespace aw::postgres {
@@ -27,6 +28,8 @@ class ADatabase : public ::testing::Test {
     pqxx::connection admin(server_.uri());
     pqxx::nontransaction(admin).exec("CREATE DATABASE " + database_);
     target_.uri = server_.uri(database_);
+    // However busy the machine is: whose test is about a time-out sets a short one.
+    target_.connect_timeout = target_.statement_timeout = target_.lock_timeout = aw::testing::kPatience;
   }
 
   /// A statement by somebody else: its rows, each "a|b|c", NULL as "-".
@@ -49,6 +52,11 @@ class ADatabase : public ::testing::Test {
   std::string value(const std::string& query) {
     const auto rows = sql(query);
     return rows.size() == 1 ? rows.front() : std::to_string(rows.size()) + " rows";
+  }
+
+  /// Until a statement waits for a lock that somebody else has.
+  bool somebody_waits_for_a_lock() {
+    return aw::testing::comes_true([&] { return value("SELECT count(*) FROM pg_locks WHERE NOT granted") != "0"; });
   }
 
   Connection open() {

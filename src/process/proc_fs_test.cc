@@ -20,12 +20,14 @@
 #include <ctime>
 #include <thread>
 
+#include "testing/patience.h"
 #include "testing/temporary_folder.h"
 
 namespace aw::process {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::kPatience;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
@@ -61,10 +63,10 @@ class AProcFs : public ::testing::Test {
  protected:
   std::string wait_for_cmdline(pid_t pid, const std::string& begin) {
     std::string line;
-    for (int i = 0; i < 5000 && !line.starts_with(begin); ++i) {
+    EXPECT_TRUE(testing::comes_true([&] {
       line = processes_.read_cmdline(pid);
-      ::usleep(1000);
-    }
+      return line.starts_with(begin);
+    }));
     return line;
   }
 
@@ -79,8 +81,7 @@ class AProcFs : public ::testing::Test {
     };
   }
 
-  // The patience of a busy machine.
-  ProcFs processes_{loop_, {2s, 2s, 2s}, opener_of("cmdline"), opener_of("smaps_rollup")};
+  ProcFs processes_{loop_, {kPatience, kPatience, kPatience}, opener_of("cmdline"), opener_of("smaps_rollup")};
 };
 
 TEST_F(AProcFs, ShowsTheLargestFirstWithWhatItsRecordNeeds) {
@@ -97,7 +98,7 @@ TEST_F(AProcFs, ShowsTheLargestFirstWithWhatItsRecordNeeds) {
     const auto stat = processes_.find_stat(large.pid());
     return stat->cpu_ticks >= 5 && stat->resident_pages * page > 64 << 20;
   };
-  for (int i = 0; i < 1000 && !is_large(); ++i) ::usleep(10'000);
+  ASSERT_TRUE(testing::comes_true(is_large));
 
   const auto survey = processes_.survey(pids);
 
@@ -123,7 +124,7 @@ TEST_F(AProcFs, PassesOverProcessesThatAreGone) {
 }
 
 TEST_F(AProcFs, StopsLookingWhenItsTimeIsOver) {
-  const ProcFs hasty(loop_, {Span(0), 2s, 2s}, opener_of("cmdline"), opener_of("smaps_rollup"));
+  const ProcFs hasty(loop_, {Span(0), 1ms, 1ms}, opener_of("cmdline"), opener_of("smaps_rollup"));
   const std::vector<pid_t> pids(1000, ::getpid());
 
   const auto survey = hasty.survey(pids);
@@ -144,7 +145,7 @@ TEST_F(AProcFs, LooksAtNoMoreThanItMayInItsTime) {
 
 TEST_F(AProcFs, ShowsAProcessWhoseCommandLineCannotBeRead) {
   UniqueFd writer;
-  const ProcFs patient(loop_, {2s, 1ms, 1ms}, pipe_to(writer), opener_of("smaps_rollup"));
+  const ProcFs patient(loop_, {kPatience, 1ms, 1ms}, pipe_to(writer), opener_of("smaps_rollup"));
   const pid_t self = ::getpid();
 
   const auto survey = patient.survey({&self, 1});
@@ -168,7 +169,7 @@ TEST_F(AProcFs, TellsWhatSharesProcessesHaveOfTheirMemory) {
 
 TEST_F(AProcFs, TellsNothingOfSharesThatAreNotReadYet) {
   UniqueFd writer;
-  const ProcFs patient(loop_, {2s, 1ms, 1ms}, opener_of("cmdline"), pipe_to(writer));
+  const ProcFs patient(loop_, {kPatience, 1ms, 1ms}, opener_of("cmdline"), pipe_to(writer));
   const pid_t self = ::getpid();
 
   const auto shares = patient.request_anonymous_shares({&self, 1});
@@ -178,8 +179,7 @@ TEST_F(AProcFs, TellsNothingOfSharesThatAreNotReadYet) {
   const std::string_view rollup = "55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 9 kB\nPss_Anon: 3 kB\n";
   ASSERT_EQ(::write(writer.get(), rollup.data(), rollup.size()), static_cast<ssize_t>(rollup.size()));
   writer.reset();
-  for (int i = 0; i < 10'000 && !shares->complete(); ++i) ::usleep(1000);
-  EXPECT_TRUE(shares->complete());
+  EXPECT_TRUE(testing::comes_true([&] { return shares->complete(); }));
   EXPECT_EQ(shares->known(), Bytes(3 << 10));
 }
 

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "ledger/ledger.h"
+#include "testing/patience.h"
 
 namespace aw::shipper {
 
@@ -84,7 +85,7 @@ class Outbox {
 
  private:
   void wait() const {
-    ASSERT_TRUE(ledger_->wait_until_opened(std::chrono::seconds{60}));
+    ASSERT_TRUE(ledger_->wait_until_opened(aw::testing::kPatience));
     while (ledger_->waiting() > 0) {
       pollfd poll{ledger_->changed_fd(), POLLIN, 0};
       (void)::poll(&poll, 1, 10);

@@ -407,6 +407,7 @@ class AShipperOfAServer : public AShipper {
   void SetUp() override {
     ASSERT_EQ(own_.problem(), "");
     target_.uri = own_.uri();
+    target_.lock_timeout = aw::testing::kPatience;  // For a transaction whose connection was cut.
     database_ = "postgres";
     postgres::Connection connection = open();
     ASSERT_TRUE(postgres::migrate(connection, postgres::kMigrations));

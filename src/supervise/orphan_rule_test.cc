@@ -275,7 +275,7 @@ TEST(ATree, IsFoundAmongAHundredThousandWithoutQuadraticWork) {
   EXPECT_EQ(subtree_of(2, all).size(), 99'999U);
   EXPECT_EQ(find_orphans(all, {}).size(), 1U);
 
-  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds{20});  // Quadratic would be hours.
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::minutes{10});  // Quadratic would be hours.
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "testing/patience.h"
 #include "testing/private_bus.h"
 
 namespace aw::systemd {
@@ -67,10 +68,7 @@ class AManager : public testing::OnAPrivateBus {
     wait_for([&] { return named; });
     manager_ = std::make_unique<Manager>(*ours_, loop_, [](const std::string&, supervise::ManagerJob, const Now&) {});
   }
-  void wait_for(const std::function<bool()>& what) {
-    for (int i = 0; i < 1000 && !what(); ++i) ASSERT_TRUE(loop_.iterate(std::chrono::milliseconds{20}));
-    ASSERT_TRUE(what());
-  }
+  void wait_for(const std::function<bool()>& what) { ASSERT_TRUE(testing::turn_until(loop_, what)); }
   void answer_all() {
     for (const bus::Message& call : std::exchange(calls_, {})) {
       heard_.push_back(call.member());

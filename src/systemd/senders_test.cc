@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "systemd/manager.h"
+#include "testing/patience.h"
 #include "testing/private_bus.h"
 
 namespace aw::systemd {
@@ -109,10 +110,7 @@ class Systemd : public testing::OnAPrivateBus {
       wait_for([&] { return settled; });
     }
   }
-  void wait_for(const std::function<bool()>& what) {
-    for (int i = 0; i < 500 && !what(); ++i) ASSERT_TRUE(loop_.iterate(std::chrono::milliseconds{20}));
-    ASSERT_TRUE(what());
-  }
+  void wait_for(const std::function<bool()>& what) { ASSERT_TRUE(testing::turn_until(loop_, what)); }
 
   loop::Loop loop_ = loop::Loop::create().value();
   std::unique_ptr<bus::Connection> ours_;

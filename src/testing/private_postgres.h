@@ -9,16 +9,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/assert.h"
+#include "testing/patience.h"
 
 namespace aw::testing {
 
@@ -91,7 +90,8 @@ class PrivatePostgres {
   void run() {
     server_ = start(find_programs() / "postgres",
                     {"-D", directory_ / "data", "-k", directory_, "-c", "listen_addresses=", "-c",
-                     durability_ == Durability::kOn ? "fsync=on" : "fsync=off", "-c", "max_prepared_transactions=4"});
+                     durability_ == Durability::kOn ? "fsync=on" : "fsync=off", "-c", "max_prepared_transactions=4",
+                     "-c", "autovacuum=off"});
     wait_until_ready(directory_ / "data" / "postmaster.pid");
   }
   static constexpr uid_t kNobody = 65534;  // PostgreSQL refuses to run as root.
@@ -130,18 +130,14 @@ class PrivatePostgres {
   }
 
   void wait_until_ready(const std::filesystem::path& pid_file) {
-    for (int i = 0; i < 3000; ++i) {
+    bool ready = false;
+    (void)comes_true([&] {
       std::ifstream in(pid_file);
-      for (std::string line; std::getline(in, line);) {
-        if (line.starts_with("ready")) return;
-      }
-      if (::waitpid(server_, nullptr, WNOHANG) == server_) {
-        server_ = -1;
-        break;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds{20});
-    }
-    problem_ = "the PostgreSQL server does not come up: " + log();
+      for (std::string line; std::getline(in, line);) ready = ready || line.starts_with("ready");
+      if (!ready && ::waitpid(server_, nullptr, WNOHANG) == server_) server_ = -1;
+      return ready || server_ < 0;
+    });
+    if (!ready) problem_ = "the PostgreSQL server does not come up: " + log();
   }
 
   std::string log() const {

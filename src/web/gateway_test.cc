@@ -20,6 +20,7 @@
 #include "api/service.h"
 #include "ledger/ledger_file.h"
 #include "record/event_dict.h"
+#include "testing/patience.h"
 #include "testing/private_bus.h"
 #include "testing/records.h"
 #include "testing/world.h"
@@ -139,14 +140,12 @@ class AGateway : public testing::OnAPrivateBus {
     server_ = std::move(*server);
   }
 
-  void wait_for(const std::function<bool()>& what, Span patience = 30s) {
-    const auto end = loop_.now().monotonic + patience;
-    while (!what()) {
-      ASSERT_LT(loop_.now().monotonic, end) << "waited in vain";
+  void wait_for(const std::function<bool()>& what) {
+    ASSERT_TRUE(testing::comes_true(what, [this] {
       ASSERT_TRUE(loop_.iterate(20ms));
       world_.deliver();
       tell_news();
-    }
+    }));
   }
   /// As the daemon's wiring does it.
   void tell_news() {
@@ -1113,12 +1112,10 @@ TEST_F(AGateway, CutsOffHalfARequestHoweverSlowlyItGoesOn) {
   const UniqueFd socket = connect();
   write_to(socket, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ");
   std::string text;
-  const auto begin = loop_.now().monotonic;
   wait_for([&] {
     (void)::send(socket.get(), "a", 1, MSG_NOSIGNAL);
     return !read_from(socket, text);
   });
-  EXPECT_LT(loop_.now().monotonic - begin, 10s);
 }
 
 }  // namespace

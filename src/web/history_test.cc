@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include "testing/patience.h"
+
 namespace aw::web {
 namespace {
 
@@ -20,11 +22,7 @@ class AQueueForTheLedger : public ::testing::Test {
   /// What was asked before is read from then on.
   void start(std::size_t answers) {
     ASSERT_TRUE(history_.start());
-    const Instant end = loop_.now().monotonic + 30s;
-    while (answered_.size() < answers) {
-      ASSERT_LT(loop_.now().monotonic, end) << "waited in vain";
-      ASSERT_TRUE(loop_.iterate(20ms));
-    }
+    ASSERT_TRUE(testing::turn_until(loop_, [&] { return answered_.size() >= answers; }));
   }
 
   loop::Loop loop_ = loop::Loop::create().value();
