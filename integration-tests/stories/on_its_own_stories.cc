@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/analysis_id.h"
+#include "support/ledger.h"
 #include "support/story.h"
 
 namespace aw::stories {
@@ -196,6 +197,44 @@ TEST_F(OnItsOwn, ALedgerThreadThatHangsIsNoticedByTheWatchdog) {
   ASSERT_TRUE(watchdog.wait_until([&] { return watchdog.find(run.id).has_value(); }));
   EXPECT_TRUE(watchdog.kill(run.id).ok());
   EXPECT_EQ(text(await_end(run), "reason"), "requested");
+}
+
+TEST_F(OnItsOwn, AnEndThatOnlyTheLedgerHasIsInTheJournalAfterARestart) {
+  // The slice of an end stays some seconds for a journal that is late: where the machine was slower, nothing is shown.
+  for (int attempt = 1;; ++attempt) {
+    daemon_ = daemon_pid(watchdog);
+    const std::string mark = "hangs " + std::to_string(attempt);
+    auto released = start(How::kRegistered, new_id("let go"), {wall_clock(1h)}, {"stay"});
+    auto killed = start(How::kRegistered, new_id("ended"), {wall_clock(1h)}, {"stay"});
+    const auto holder = spawn_workload({"hang", std::to_string(thread_named("journal")), path(mark)});
+    await_file(mark);
+    ASSERT_TRUE(watchdog.unregister(released.id).ok());
+    ASSERT_TRUE(watchdog.kill(killed.id).ok());
+    std::vector<std::string> events;
+    ASSERT_TRUE(watchdog.wait_until([&] {
+      events.clear();
+      for (const auto& [run, kind] : {std::pair(&released, "unregistered"), std::pair(&killed, "ended")}) {
+        for (const auto& event : read_ledger("registered_as = '" + run->id + "' AND kind = '" + kind + "'")) {
+          events.push_back(event.at("event_id"));
+        }
+      }
+      return events.size() == 2;
+    }));
+    ::kill(daemon_, SIGKILL);
+    const bool in_time = std::filesystem::exists(released.folder) && std::filesystem::exists(killed.folder);
+    ASSERT_TRUE(watchdog.wait_until([&] {
+      const pid_t now = daemon_pid(watchdog);
+      return now > 0 && now != daemon_ && state_of(kDaemonUnit) == "active";
+    }));
+    ASSERT_TRUE(await_daemon());
+    if (!in_time && attempt < 5) continue;
+    ASSERT_TRUE(in_time) << "the slices are never there long enough";
+    for (const std::string& event : events) {
+      EXPECT_TRUE(watchdog.wait_until([&] { return !find_journal_records("ANALYSIS_EVENT_ID", event).empty(); }));
+      EXPECT_THAT(find_journal_records("ANALYSIS_EVENT_ID", event), SizeIs(1));
+    }
+    return;
+  }
 }
 
 TEST_F(OnItsOwn, ADaemonThatIsDoingWellIsFed) {

@@ -526,18 +526,20 @@ void Daemon::look_whether_passed(const Now& now) {
 }
 
 /// What the daemon before us had in the ledger, and was killed before the journal had it. A slice is kept until both
-/// do.
+/// do, and an id gets no other before: the newest that closed a run of it is the only one that may be missing.
 void Daemon::complete_journal() {
   const auto slices = cgroups_->list_slices();
   if (!slices || slices->empty()) return;
-  supervise::EventFilter ends;
-  ends.kind = EventKind::kEnded;
-  ends.limit = supervise::EventHistory::kCapacity;
-  for (const supervise::EventRecord* end : history_.find(ends)) {
-    const auto id = AnalysisId::parse(end->registered_as);
-    if (!id || end->boot_id != identity_.boot_id()) continue;
-    if (std::find(slices->begin(), slices->end(), slice_unit(*id)) == slices->end()) continue;
-    if (const auto there = journal::has_record(end->event_id); there && !*there) journal_.write(*end);
+  std::set<std::string> unseen(slices->begin(), slices->end());
+  supervise::EventFilter newest;
+  newest.limit = supervise::EventHistory::kCapacity;
+  for (const supervise::EventRecord* event : history_.find(newest)) {
+    const bool begins = event->kind == EventKind::kRegistered || event->kind == EventKind::kAdopted;
+    const bool closes = event->kind == EventKind::kEnded || event->kind == EventKind::kUnregistered;
+    if (event->boot_id != identity_.boot_id() || (!begins && !closes)) continue;
+    const auto id = AnalysisId::parse(event->registered_as);
+    if (!id || unseen.erase(slice_unit(*id)) == 0 || begins) continue;
+    if (const auto there = journal::has_record(event->event_id); there && !*there) journal_.write(*event);
   }
 }
 
