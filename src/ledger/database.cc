@@ -75,6 +75,8 @@ const std::error_category& sqlite_category() {
 
 Trouble trouble_of(const std::error_code& code) {
   if (code.category() != sqlite_category()) return Trouble::kUnavailable;
+  // Shorter than its index says: its log was taken away while others read it, and they hold on to that index.
+  if (code.value() == SQLITE_IOERR_SHORT_READ) return Trouble::kCorrupt;
   switch (code.value() & 0xff) {  // The low byte is the primary code (sqlite.org/rescode.html).
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:

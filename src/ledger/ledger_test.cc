@@ -17,8 +17,8 @@
 #include <memory>
 #include <random>
 
-#include "ledger/ledger_reader.h"
 #include "ledger/ledger_fixture.h"
+#include "ledger/ledger_reader.h"
 #include "testing/records.h"
 
 namespace aw::ledger {
@@ -536,6 +536,27 @@ TEST_F(ALedger, SetsAFileAsideThatIsDamagedWhileItIsOpen) {
 
   EXPECT_THAT(ids(), ElementsAre("new"));
   EXPECT_TRUE(ledger->healthy());
+  EXPECT_THAT(ledger->take_notices(), ElementsAre(HasSubstr("set aside as")));
+}
+
+TEST_F(ALedger, SetsAFileAsideWhoseLogIsGoneThoughOthersReadIt) {
+  Database reader = [this] {
+    const auto ledger = open();
+    ledger->write(event_at("old", 0));
+    EXPECT_TRUE(becomes_durable(*ledger));
+    Database other = database();
+    EXPECT_TRUE(other.read_number("SELECT count(*) FROM watchdog_events"));
+    return other;
+  }();
+  ASSERT_GT(fs::file_size(options_.path.string() + "-wal"), 0U);
+  fs::remove(options_.path.string() + "-wal");
+
+  const auto ledger = open();
+  ledger->write(event_at("new", 0));
+  ASSERT_TRUE(becomes_durable(*ledger));
+
+  EXPECT_THAT(ids(), ElementsAre("new"));
+  EXPECT_THAT(files(), Contains(HasSubstr(".corrupt-")));
   EXPECT_THAT(ledger->take_notices(), ElementsAre(HasSubstr("set aside as")));
 }
 
