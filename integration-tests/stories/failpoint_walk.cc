@@ -270,11 +270,13 @@ class FailpointWalk : public Story {
   }
 
   void damage_ledger() {
+    // What is not in the file yet is in its log, which the shipper may keep from being moved over.
+    const std::string log = std::string(kLedger) + "-wal";
     std::string bytes = read_file(kLedger);
-    ASSERT_GT(bytes.size(), 8192U);
+    ASSERT_TRUE(bytes.size() > 8192U || exists(log));
     for (std::size_t i = 4096; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7);
     write_file(kLedger, bytes);
-    std::filesystem::remove(std::string(kLedger) + "-wal");
+    std::filesystem::remove(log);
     // The row of a run whose slice has gone was all that there was of it.
     lost_->reasons.clear();
     damaged_ = true;
