@@ -598,6 +598,44 @@ TEST_F(AGateway, TakesADaemonThatDoesNotAnswerForAway) {
   EXPECT_EQ(ask("/api/analyses").status, 503);
 }
 
+TEST_F(AGateway, AnswersWhereSomethingIsAlwaysOnItsWayFromASlowDaemon) {
+  stop_daemon();
+  auto slow = bus::Connection::open(bus::BusKind::kUser).value();
+  ASSERT_TRUE(slow->attach(loop_, [] {}));
+  const auto answer = [&](const bus::Message& call) {
+    bus::Message reply = bus::Connection::new_reply(call);
+    if (call.member() == "GetAll")
+      reply.append(bus::Dict{});
+    else
+      reply.append(std::vector<bus::Dict>{});
+    slow->send(std::move(reply));
+  };
+  // Then it answers a question about its counts when the next one about events comes, and the other way round.
+  bool is_slow = false;
+  std::string held_member;
+  std::optional<bus::Message> held;
+  int crossings = 0;
+  const auto served = slow->serve(names::kManagerPath, [&](const bus::Message& call) {
+    const std::string member = call.member();
+    if (!is_slow || (member != "GetAll" && member != "ListEvents")) return answer(call);
+    ASSERT_NE(member, held_member);
+    if (held) answer(*held);
+    held = bus::Message::share(call.raw());
+    held_member = member;
+    ++crossings;
+  });
+  ASSERT_TRUE(served);
+  take_name(*slow);
+  Stream stream = open_stream();  // Who listens has both asked for all the time.
+  await(stream, "analyses");
+  is_slow = true;
+
+  for (int i = 0; i < 3; ++i) {
+    wait_for([&, before = crossings] { return crossings >= before + 2; });
+    EXPECT_EQ(ask("/api/quests/status").status, 200);
+  }
+}
+
 TEST_F(AGateway, FindsTheBusAgainWhenThatWasRestarted) {
   ASSERT_EQ(ask("/healthz").status, 200);
   stop_daemon();

@@ -133,7 +133,7 @@ void Live::forget() {
 
 /// … and nothing will be for now.
 void Live::give_up() {
-  wake(for_status_);
+  wake_for_status();
   wake(for_rows_);
 }
 
@@ -149,6 +149,17 @@ void Live::wake(Waiting& waiting) {
   for (const auto& then : std::exchange(waiting, {})) then();
 }
 
+void Live::wake_for_status() {
+  Waiting due;
+  std::erase_if(for_status_, [&](WaitsForStatus& waits) {
+    const bool has_it = waits.statuses <= status_answers_ && waits.events <= events_answers_;
+    if (state_ == State::kThere && !has_it) return false;
+    due.push_back(std::move(waits.then));
+    return true;
+  });
+  wake(due);
+}
+
 void Live::settle() {
   if (state_ == State::kLoading && counts_loaded_ && events_loaded_ && rows_loaded_) {
     state_ = State::kThere;
@@ -156,7 +167,7 @@ void Live::settle() {
     if (told_.on_back) told_.on_back();
   }
   if (state_ != State::kThere) return;
-  if (!status_asked_ && !events_asked_) wake(for_status_);
+  wake_for_status();
   if (!rows_asked_) wake(for_rows_);
   if (status_dirty_ && told_.on_status) {
     status_dirty_ = false;
@@ -189,6 +200,7 @@ void Live::ask_status() {
         auto counts = std::get<Message>(reply).read_dict();
         if (!counts) return fail({"", counts.error().message});
         status_at_ = at;
+        ++status_answers_;
         counts_loaded_ = true;
         on_counts(std::move(*counts));
         settle();
@@ -235,6 +247,7 @@ void Live::ask_events() {
         events_limit_ = gap ? std::min(4 * limit, static_cast<std::uint32_t>(kMostEvents)) : 0;
         if (gap) return ask_events();
         events_at_ = at;
+        ++events_answers_;
         on_events(std::move(*events));
         events_loaded_ = true;
         settle();
@@ -436,10 +449,12 @@ void Live::when_known(bool events_due, std::function<void()> then) {
   if (state_ == State::kAway) return then();
   const bool counts_due = loop_.now().monotonic >= add_span(status_at_, kFresh);
   if (state_ == State::kThere && !counts_due && !events_due) return then();
-  for_status_.push_back(std::move(then));
-  if (state_ != State::kThere) return;
-  if (counts_due) ask_status();
-  if (events_due) ask_events();
+  if (state_ == State::kThere) {
+    if (counts_due) ask_status();
+    if (events_due) ask_events();
+  }
+  for_status_.push_back(
+      {status_answers_ + (status_asked_ ? 1 : 0), events_answers_ + (events_asked_ ? 1 : 0), std::move(then)});
 }
 
 void Live::when_rows(std::function<void()> then) {

@@ -78,6 +78,12 @@ class Live {
  private:
   enum class State { kAway, kLoading, kThere };
   using Waiting = std::vector<std::function<void()>>;
+  /// For what was asked for when they came, and not for what others ask for later: where the daemon takes its time,
+  /// something is on its way at any moment.
+  struct WaitsForStatus {
+    std::uint64_t statuses, events;  ///< how many answers there are to have been
+    std::function<void()> then;
+  };
 
   void connect();
   Result<void> subscribe();
@@ -105,6 +111,7 @@ class Live {
   void remove_row(const std::string& path);
   const Row* find_row_at(const std::string& path) const;
   static void wake(Waiting& waiting);
+  void wake_for_status();
 
   loop::Loop& loop_;
   const Span patience_;
@@ -137,7 +144,9 @@ class Live {
   Instant status_at_{}, events_at_{}, rows_at_{};  ///< when what is shown was asked for
   Instant retry_at_ = kNever;
   Span rows_pause_{};  ///< so that a long list does not keep the daemon busy
-  Waiting for_status_, for_rows_;
+  std::uint64_t status_answers_ = 0, events_answers_ = 0;
+  std::vector<WaitsForStatus> for_status_;
+  Waiting for_rows_;
 };
 
 }  // namespace aw::web
