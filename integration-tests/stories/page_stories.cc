@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <iostream>
 #include <map>
+#include <stdexcept>
 
 #include "support/browser.h"
 #include "support/chaos.h"
@@ -154,7 +155,21 @@ class ThePage : public WebStory {
   void show(const std::string& part) {
     browser().open("about:blank");  // The same address with another # would be the same page.
     browser().open(kWebUrl + part);
-    ASSERT_TRUE(is_live()) << "the page doesn't become live";
+    // Nothing after it would tell more, and each wait would take its time.
+    if (!is_live()) throw std::runtime_error("the page doesn't become live: " + what_there_is());
+  }
+  /// For who looks for what went wrong.
+  static std::string what_there_is() {
+    std::string found = browser()
+                            .run(R"(
+      return {url: location.href, ready: document.readyState, view: document.body?.dataset.view ?? null,
+        connection: document.querySelector('#connection')?.dataset.state ?? null,
+        begins: document.documentElement.outerHTML.slice(0, 200),
+        asked: performance.getEntriesByType('resource').map((of) => `${of.name.replace(location.origin, '')}:`
+          + ` ${of.responseStatus}, ${of.decodedBodySize} bytes, ${Math.round(of.startTime)}-${Math.round(of.responseEnd)} ms`)};)")
+                            .dump();
+    for (const std::string& complaint : browser().complaints()) found += "\n" + complaint;
+    return found;
   }
   static bool is_live() {
     return browser().await("return document.querySelector('#connection')?.dataset.state === 'live'");
