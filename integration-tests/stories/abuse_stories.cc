@@ -475,7 +475,8 @@ TEST_F(Abuse, ByOneUidIsNoHindranceToAnother) {
   // it are PID 1 with the four changes that the flood may have there, and the bus with all of its calls.
   EXPECT_LT(slowest, std::max<Span>(1s, alone * 16));
   EXPECT_EQ(text(end, "reason"), "wall-clock");
-  EXPECT_LT(number(end, "duration_usec"), to_usec(4s + 2s));
+  // Two seconds on a machine; systemd's backstop comes twenty after the deadline.
+  EXPECT_LT(number(end, "duration_usec"), to_usec(4s + std::clamp<Span>(alone * 4, 2s, 8s)));
 }
 
 TEST_F(Abuse, ByAMassEndIsNoHindranceToAnother) {
