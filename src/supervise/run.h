@@ -33,7 +33,7 @@ enum class Purpose : std::uint32_t {
   kEmptyConfirm,  ///< the cgroup is empty, but the leader has not said so
   kDriftRound,    ///< are its limits still there?
   kKernelKill,    ///< the kernel has killed a scope a moment ago: is anything left?
-  kUnreaped,      ///< after the end: are zombies left?
+  kUnreaped,      ///< of no run: have those that ended left zombies?
   kAdoptAgain,    ///< of no run: what could not be watched at the start is tried again
   kSweep,         ///< of no run: are there slices that nobody accounts for?
   kPulse,         ///< of no run: somebody wants to know whether the wheel turns

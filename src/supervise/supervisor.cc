@@ -62,12 +62,6 @@ void kill_one_by_one(const RunCgroup& cgroup, Processes& processes) {
 
 }  // namespace
 
-/// What is kept of a run after its end, until it is known whether zombies are left.
-struct Supervisor::Ended {
-  EventRecord record;
-  std::string cgroup_path;
-};
-
 Supervisor::Supervisor(Ports ports, Policy policy, Machine machine, const Now& now)
     : ports_(std::move(ports)),
       policy_(policy),
@@ -105,7 +99,7 @@ void Supervisor::on_timer(const Now& now) {
   for (const TimerTag& tag : std::exchange(due_, {})) {
     const auto purpose = static_cast<Purpose>(tag.purpose);
     if (purpose == Purpose::kUnreaped) {
-      report_unreaped(tag.owner, now);
+      rounds_.add(tag.owner, purpose, now);
     } else if (purpose == Purpose::kAdoptAgain) {
       adopt_again(now);
     } else if (purpose == Purpose::kSweep) {
@@ -189,6 +183,7 @@ void Supervisor::on_rounds_due(const Now& now) {
 }
 
 void Supervisor::make_round(RunKey key, Purpose purpose, const Now& now) {
+  if (purpose == Purpose::kUnreaped) return report_unreaped(now);
   const auto it = runs_.find(key);
   if (it == runs_.end()) return;
   Run& run = *it->second;
@@ -386,11 +381,9 @@ void Supervisor::record_end(Run& run, const Now& now) {
   chronicle_.ended(run, reason_of_end(run), now);
   AW_FAILPOINT("run.end-recorded");
   close_series(run, now);
-  const auto tasks = run.cgroup->read_counters().tasks;
-  if (tasks.value_or(0) > 0) {
-    ended_[run.key] = std::make_unique<Ended>(Ended{chronicle_.last_end(), run.cgroup->path()});
-    (void)wheel_.arm(now.monotonic + kReapPatience, {run.key, static_cast<std::uint32_t>(Purpose::kUnreaped), 0});
-  }
+  if (run.cgroup->read_counters().tasks.value_or(0) == 0) return;
+  if (ended_.empty()) arm_unreaped(now);
+  ended_.push_back({now.monotonic + kReapPatience, chronicle_.last_end(), run.cgroup->path()});
 }
 
 void Supervisor::forget(Run& run) {
@@ -618,19 +611,35 @@ void Supervisor::confirm_owner(Run& run, const Now& now) {
   cause(run, {Reason::kOrphaned, "the owner died", false}, now);
 }
 
-void Supervisor::report_unreaped(RunKey key, const Now& now) {
-  const auto it = ended_.find(key);
-  if (it == ended_.end()) return;
-  const auto ended = std::move(it->second);
-  ended_.erase(it);
-  if (find_home(ended->cgroup_path) != nullptr) return;  // A later run of this id lives there: its zombies are its own.
-  std::vector<ProcessStat> zombies;
+void Supervisor::arm_unreaped(const Now& now) {
+  (void)wheel_.arm(now.monotonic + kReapPatience, {0, static_cast<std::uint32_t>(Purpose::kUnreaped), 0});
+  update_alarm();
+}
+
+// No list has zombies but that of all processes of the host. It is read once for all runs that have ended in the last
+// seconds: of a thousand that end together, each would hold the loop up for as long as a walk through /proc takes.
+void Supervisor::report_unreaped(const Now& now) {
+  const auto later =
+      std::find_if(ended_.begin(), ended_.end(), [&](const auto& run) { return run.look > now.monotonic; });
+  std::vector<Ended> due(std::make_move_iterator(ended_.begin()), std::make_move_iterator(later));
+  ended_.erase(ended_.begin(), later);
+  if (!ended_.empty()) arm_unreaped(now);
+  std::unordered_map<std::string, std::vector<ProcessStat>> zombies;  // by the cgroup of a run
+  for (const Ended& run : due) {
+    // Where a later run of its id lives, zombies are that one's.
+    if (find_home(run.cgroup_path) == nullptr) zombies.try_emplace(run.cgroup_path);
+  }
+  if (zombies.empty()) return;
   for (const ProcessStat& stat : ports_.processes.read_all()) {
     if (stat.state != 'Z') continue;
-    const auto cgroup = ports_.processes.find_cgroup(stat.pid);
-    if (cgroup && is_within(*cgroup, ended->cgroup_path)) zombies.push_back(stat);
+    std::string cgroup = ports_.processes.find_cgroup(stat.pid).value_or("");
+    while (!cgroup.empty() && !zombies.contains(cgroup)) cgroup.erase(cgroup.rfind('/'));
+    if (!cgroup.empty()) zombies[cgroup].push_back(stat);
   }
-  if (!zombies.empty()) chronicle_.unreaped(ended->record, zombies, now);
+  for (const Ended& run : due) {
+    const auto left = zombies.find(run.cgroup_path);
+    if (left != zombies.end() && !left->second.empty()) chronicle_.unreaped(run.record, left->second, now);
+  }
 }
 
 // ---- requests and readings that need no flow of their own ----

@@ -4,6 +4,7 @@
 // time enters with each call. lifecycle.h says what an event means; this class carries it out.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -155,7 +156,12 @@ class Supervisor {
   const Sampler& sampler() const { return sampler_; }
 
  private:
-  struct Ended;
+  /// What is kept of a run after its end, until it is known whether zombies are left.
+  struct Ended {
+    Instant look;  ///< for zombies, not before
+    EventRecord record;
+    std::string cgroup_path;
+  };
 
   // registration.cc
   Result<std::unique_ptr<Run>> admit(Registration& registration);
@@ -299,7 +305,8 @@ class Supervisor {
   void read_leader_status(Run& run) const;
   void confirm_leader(Run& run, const Now& now);
   void confirm_owner(Run& run, const Now& now);
-  void report_unreaped(RunKey key, const Now& now);
+  void arm_unreaped(const Now& now);
+  void report_unreaped(const Now& now);
 
   // sampling.cc
   Sampler::Ports sampling();
@@ -361,7 +368,7 @@ class Supervisor {
   std::map<RunKey, std::unique_ptr<Run>> runs_;
   std::unordered_map<AnalysisId, RunKey> by_id_;
   std::unordered_map<RunKey, RegisterDone> waiting_;
-  std::map<RunKey, std::unique_ptr<Ended>> ended_;
+  std::deque<Ended> ended_;  ///< while something was left in their cgroups, by when that is looked at
   /// Slices of runs whose end is not on the disk yet, or that are taken down again; and what waits for their names.
   std::map<std::string, std::vector<std::function<void()>>> leaving_;
   Departures departures_;  ///< those of them that are on the disk

@@ -8,6 +8,7 @@
 namespace aw::supervise {
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 using ::testing::Contains;
@@ -35,7 +36,7 @@ TEST_F(ASupervisor, HasNoTimerArmedOnceItsRunsAreOver) {
 
   world.exit(child);
   world.exit(leader);
-  world.advance(seconds{5});
+  world.advance(seconds{10});
 
   EXPECT_EQ(world.alarm(), std::nullopt);
   EXPECT_EQ(world.watch_count(), 0);
@@ -179,6 +180,28 @@ TEST_F(ASupervisor, DoesNotTakeTheZombiesOfALaterRunForThoseOfAnEarlier) {
   world.advance(seconds{5});
 
   EXPECT_THAT(world.records("job", EventKind::kUnreaped), IsEmpty());
+}
+
+TEST_F(ASupervisor, LooksForTheZombiesOfAllThatEndTogetherOnce) {
+  constexpr int kMany = 50;
+  std::vector<pid_t> leaders;
+  for (int i = 0; i < kMany; ++i) {
+    leaders.push_back(world.spawn(owner));
+    world.process(leaders.back()).reaps = testing::Reaps::kNever;
+    world.register_run("job " + std::to_string(i), leaders.back());
+  }
+  world.process(owner).reaps = testing::Reaps::kNever;
+  const std::size_t before = world.processes.all_reads;
+  for (const pid_t pid : leaders) {
+    world.exit(pid);
+    world.advance(milliseconds{20});
+  }
+  world.advance(seconds{10});
+
+  for (int i = 0; i < kMany; ++i) {
+    EXPECT_THAT(world.records("job " + std::to_string(i), EventKind::kUnreaped), SizeIs(1)) << i;
+  }
+  EXPECT_LE(world.processes.all_reads - before, 2U);  // One of them for those that ended after the first look was due.
 }
 
 }  // namespace

@@ -210,6 +210,7 @@ Result<ProcessStat> FakeProcesses::read_stat(pid_t pid) const {
 }
 
 std::vector<ProcessStat> FakeProcesses::read_all() const {
+  ++all_reads;
   std::vector<ProcessStat> all;
   for (const auto& [pid, process] : world_.all()) all.push_back(process.stat);
   return all;

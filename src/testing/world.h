@@ -95,6 +95,7 @@ class FakeProcesses final : public supervise::Processes {
   std::string read_wait_channel(pid_t pid) const override;
   Bytes read_anonymous(pid_t pid) const override;
   mutable std::size_t anonymous_reads = 0;
+  mutable std::size_t all_reads = 0;  ///< of the whole list
   std::shared_ptr<const supervise::AnonymousShares> request_anonymous_shares(
       std::span<const pid_t> pids) const override;
   supervise::ProcessSurvey survey(std::span<const pid_t> pids) const override;
