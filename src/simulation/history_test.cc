@@ -68,10 +68,11 @@ TEST(AHistory, IsTheSameEachTime) {
 
 #ifndef AW_SANITIZED  // The heap is a sanitizer's own there, and has no figures.
 TEST(Churn, LeavesNothingBehindInTheHeap) {
-  const Churned result = churn(24);  // What is remembered for a while is all there after some eight hours.
+  const Churned result = churn(kLeastChurn);
 
   EXPECT_GT(result.runs, 20000);
-  EXPECT_TRUE(result.is_flat()) << result.after_quarter << " bytes after a quarter, " << result.at_end << " at the end";
+  EXPECT_TRUE(result.is_flat()) << result.second_third << " bytes in the second third, " << result.last_third
+                                << " in the last";
 }
 #endif
 

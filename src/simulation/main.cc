@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
   auto* churn =
       app.add_option("--churn", hours, "Let runs come and go for so many simulated hours, and look at the heap")
           ->type_name("HOURS")
-          ->check(CLI::PositiveNumber);
+          ->check(CLI::Range(kLeastChurn, 10'000U).description("24 or more"));
   app.add_option("--steps", campaign.steps, "Steps of a history (60)")->type_name("N");
   told->needs(one);
   first->needs(many);
