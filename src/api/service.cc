@@ -580,16 +580,16 @@ void Service::list_events(Call call) {
       options ? parse_filter(*options)
               : Result<supervise::EventFilter>(supervise::refuse(Refusal::kInvalidOption, options.error().message));
   if (!filter) return refuse(call, filter.error());
-  filter->visible = [&call](const supervise::EventRecord& event) {
+  filter->visible = [&call](const std::optional<std::uint32_t>& uid) {
     // Events of the daemon itself are nobody's secret.
-    return event.uid ? Clients::may_see(call.caller, *event.uid) : true;
+    return uid ? Clients::may_see(call.caller, *uid) : true;
   };
   auto message = bus::Connection::new_reply(call.message);
   message.open('a', "a{sv}");
-  for (const supervise::EventRecord* event : parts_.history.find(*filter)) {
-    if (message.size() > kFullEvents) break;  // Newest first: what is left out is the oldest.
-    message.append(record::to_dict(*event));
-  }
+  parts_.history.visit(*filter, [&message](const supervise::EventRecord& event) {
+    message.append(record::to_dict(event));
+    return message.size() <= kFullEvents;  // Newest first: what is left out is the oldest.
+  });
   message.close();
   parts_.connection.send(std::move(message));
 }

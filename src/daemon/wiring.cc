@@ -307,14 +307,24 @@ Result<void> Daemon::open_ledger() {
     ledger_.request_runs();
     return {};
   }
-  ledger::LedgerReader reader(settings_.ledger.path);
-  auto events = reader.read_events({.limit = supervise::EventHistory::kCapacity});
-  if (!events) {
-    log::warn("what happened before is not shown: " + events.error().message);
-    return {};
-  }
-  for (auto event = events->rbegin(); event != events->rend(); ++event) history_.add(*event);
+  if (auto read = remember_events(); !read) log::warn("what happened before is not shown: " + read.error().message);
   return {};
+}
+
+/// Piece by piece: all of them at once take several times what the history makes of them.
+Result<void> Daemon::remember_events() {
+  constexpr std::size_t kPiece = 250;
+  ledger::LedgerReader reader(settings_.ledger.path);
+  const auto newest = reader.read_newest_seq();
+  if (!newest) return Error(newest.error());
+  std::int64_t after = std::max<std::int64_t>(0, *newest - std::int64_t{supervise::EventHistory::kCapacity});
+  for (;;) {
+    const auto piece = reader.read_outbox(after, kPiece);
+    if (!piece) return Error(piece.error());
+    if (piece->up_to == after) return {};
+    for (const auto& [seq, event] : piece->events) history_.add(event);
+    after = piece->up_to;
+  }
 }
 
 void Daemon::on_ledger_changed() {
@@ -533,14 +543,15 @@ void Daemon::complete_journal() {
   std::set<std::string> unseen(slices->begin(), slices->end());
   supervise::EventFilter newest;
   newest.limit = supervise::EventHistory::kCapacity;
-  for (const supervise::EventRecord* event : history_.find(newest)) {
-    const bool begins = event->kind == EventKind::kRegistered || event->kind == EventKind::kAdopted;
-    const bool closes = event->kind == EventKind::kEnded || event->kind == EventKind::kUnregistered;
-    if (event->boot_id != identity_.boot_id() || (!begins && !closes)) continue;
-    const auto id = AnalysisId::parse(event->registered_as);
-    if (!id || unseen.erase(slice_unit(*id)) == 0 || begins) continue;
-    if (const auto there = journal::has_record(event->event_id); there && !*there) journal_.write(*event);
-  }
+  history_.visit(newest, [&](const supervise::EventRecord& event) {
+    const bool begins = event.kind == EventKind::kRegistered || event.kind == EventKind::kAdopted;
+    const bool closes = event.kind == EventKind::kEnded || event.kind == EventKind::kUnregistered;
+    if (event.boot_id != identity_.boot_id() || (!begins && !closes)) return true;
+    const auto id = AnalysisId::parse(event.registered_as);
+    if (!id || unseen.erase(slice_unit(*id)) == 0 || begins) return true;
+    if (const auto there = journal::has_record(event.event_id); there && !*there) journal_.write(event);
+    return !unseen.empty();
+  });
 }
 
 void Daemon::adopt() {
@@ -562,7 +573,10 @@ void Daemon::adopt() {
     // ledger's. What ended before we came is among the newest events, if anything of it is still there.
     supervise::EventFilter newest;
     newest.limit = supervise::EventHistory::kCapacity;
-    for (const supervise::EventRecord* event : history_.find(newest)) event_ids.insert(event->event_id);
+    history_.visit(newest, [&event_ids](const supervise::EventRecord& event) {
+      event_ids.insert(event.event_id);
+      return true;
+    });
     before.is_recorded = contained_in(std::move(event_ids));
   }
   supervisor_->adopt(std::move(before), loop_.now());

@@ -70,6 +70,7 @@ class Daemon final : private supervise::Recorder {
   void tell_kept(const Now& now);
   void complete_journal();
   Result<void> open_ledger();
+  Result<void> remember_events();
   void on_ledger_changed();
   supervise::Supervisor::Before take_late_runs();
   std::filesystem::path shipped_file() const;

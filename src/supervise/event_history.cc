@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "supervise/packed_event.h"
+
 namespace aw::supervise {
 
 namespace {
@@ -12,7 +14,7 @@ constexpr std::size_t kMaxKills = 1'000'000;  // A day of 11 kills a second; bey
 }  // namespace
 
 void EventHistory::add(const EventRecord& event) {
-  events_.push_back(event);
+  events_.push_back({event.occurred_at, event.kind, event.reason, event.uid, pack(event)});
   by_uid_[event.uid].push_back(std::prev(events_.end()));
   if (events_.size() > kCapacity) forget_one();
   if (event.kind == EventKind::kEnded && event.reason != Reason::kExited) {
@@ -31,17 +33,17 @@ void EventHistory::forget_one() {
   if (most->second.empty()) by_uid_.erase(most);
 }
 
-std::vector<const EventRecord*> EventHistory::find(const EventFilter& filter) const {
-  std::vector<const EventRecord*> found;
-  for (auto it = events_.rbegin(); it != events_.rend() && found.size() < filter.limit; ++it) {
+void EventHistory::visit(const EventFilter& filter, const std::function<bool(const EventRecord&)>& take) const {
+  std::size_t taken = 0;
+  for (auto it = events_.rbegin(); it != events_.rend() && taken < filter.limit; ++it) {
     if (filter.since && it->occurred_at < *filter.since) continue;
-    if (filter.analysis_id && it->registered_as != *filter.analysis_id) continue;
     if (filter.reason && it->reason != filter.reason) continue;
     if (filter.kind && it->kind != *filter.kind) continue;
-    if (filter.visible && !filter.visible(*it)) continue;
-    found.push_back(&*it);
+    if (filter.visible && !filter.visible(it->uid)) continue;
+    if (filter.analysis_id && packed_id(it->bytes) != *filter.analysis_id) continue;
+    if (!take(unpack(it->bytes))) return;
+    ++taken;
   }
-  return found;
 }
 
 std::uint32_t EventHistory::kills_last_24h(WallTime now) const {

@@ -28,7 +28,10 @@ class AHistory : public ::testing::Test {
 
   std::vector<std::string> find(const EventFilter& wanted) const {
     std::vector<std::string> ids;
-    for (const EventRecord* event : history.find(wanted)) ids.push_back(event->event_id);
+    history.visit(wanted, [&ids](const EventRecord& event) {
+      ids.push_back(event.event_id);
+      return true;
+    });
     return ids;
   }
 
@@ -101,10 +104,22 @@ TEST_F(ADayOfEvents, IsToldOfWhatMeetsAllConditions) {
 }
 
 TEST_F(ADayOfEvents, CountsTowardsTheLimitOnlyWhatTheReaderMaySee) {
+  uid = 1000;
+  add(at(60), "a", EventKind::kRegistered);
+  uid = 1001;
+  add(at(70), "b", EventKind::kRegistered);
   filter = last(2);
-  filter.visible = [](const EventRecord& event) { return event.registered_as == "a"; };
+  filter.visible = [](const std::optional<std::uint32_t>& whose) { return whose != 1001; };
 
-  EXPECT_THAT(find(filter), ElementsAre("4", "3"));
+  EXPECT_THAT(find(filter), ElementsAre("6", "5"));
+}
+
+TEST_F(ADayOfEvents, IsToldUntilTheReaderHasEnough) {
+  std::size_t told = 0;
+
+  history.visit(filter, [&told](const EventRecord&) { return ++told < 3; });
+
+  EXPECT_EQ(told, 3);
 }
 
 TEST_F(AHistory, RemembersTheNewestOfTooMany) {
