@@ -19,14 +19,15 @@ constexpr int kPatience = 5'000;  // For another writer's lock: analysisctl prun
 constexpr std::int64_t kMostPagesOfAnEntry = 64;  // Its row, a dozen index entries, and all that they split.
 
 // auto_vacuum comes first: it is for a file without tables only. The log is moved into the file after 1,000 pages, by
-// whoever commits then; it stays below journal_size_limit on disk unless a reader holds it up.
+// whoever commits then; it stays below journal_size_limit on disk unless a reader holds it up. As many pages are kept in
+// memory: the others are in the kernel's.
 constexpr char kSettings[] = R"sql(
 PRAGMA auto_vacuum=INCREMENTAL;
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=FULL;
 PRAGMA foreign_keys=ON;
 PRAGMA journal_size_limit=16777216;
-PRAGMA cache_size=-16000;
+PRAGMA cache_size=1000;
 )sql";
 
 // A row that is written as it was. A read-only file or a full disk shows here and not with the first event.
