@@ -2,7 +2,6 @@
 //
 // Very many at once: as many registrations as the machine carries, all of them alive together, then none. What the
 // daemon needed for them it gives back. AW_CHAOS=full is the full size, AW_MANY=N another.
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -71,11 +70,7 @@ class Many : public Story {
   void SetUp() override {
     Story::SetUp();
     forget_bystander();
-    // A descriptor for each process of ours.
-    rlimit files{};
-    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &files), 0);
-    files.rlim_cur = files.rlim_max;
-    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &files), 0);
+    ASSERT_TRUE(allow_many_descriptors());
     ASSERT_TRUE(systemctl({"restart", kDaemonUnit}));
     ASSERT_TRUE(await_daemon());
     // What is loaded or allocated with the first run is no part of what many need.

@@ -1144,6 +1144,7 @@ TEST_F(ThePage, SortsAndFiltersVeryMany) {
   constexpr int kFew = 40;
   const int count = static_cast<int>(number_from_environment("AW_MANY", chaos_size(100, 2000)));
   ASSERT_GT(count, kFew);
+  ASSERT_TRUE(allow_many_descriptors());
   const std::string prefix = "one of many " + std::to_string(::getpid()) + " ";
   std::vector<Child> processes;
   const auto register_up_to = [&](int wanted) {

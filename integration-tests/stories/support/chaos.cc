@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/chaos.h"
 
+#include <sys/resource.h>
+
 #include <cstdlib>
 #include <random>
 #include <sstream>
@@ -21,6 +23,13 @@ bool chaos_is_full() {
 }
 
 int chaos_size(int small, int full) { return chaos_is_full() ? full : small; }
+
+bool allow_many_descriptors() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) < 0) return false;
+  files.rlim_cur = files.rlim_max;
+  return ::setrlimit(RLIMIT_NOFILE, &files) == 0;
+}
 
 std::uint64_t chaos_seed() {
   const char* text = std::getenv("AW_SEED");

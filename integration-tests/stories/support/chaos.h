@@ -16,6 +16,9 @@ long number_from_environment(const char* name, long otherwise);
 bool chaos_is_full();
 int chaos_size(int small, int full);
 
+/// Takes as many descriptors as there may be: whoever has thousands of processes has one for each.
+bool allow_many_descriptors();
+
 /// AW_SEED, or one of its own.
 std::uint64_t chaos_seed();
 
