@@ -120,7 +120,8 @@ void Story::TearDown() {
     const UniqueFd kill(::open((runs_folder() + "/" + unit + "/cgroup.kill").c_str(), O_WRONLY | O_CLOEXEC));
     if (kill) (void)!::write(kill.get(), "1", 1);  // It may be gone by now.
   }
-  if (!watchdog.wait_until([&] { return left().empty(); }, 60s)) {
+  // Thousands at once take an emulated machine minutes.
+  if (!watchdog.wait_until([&] { return left().empty(); }, 60s + ids_.size() * 200ms)) {
     ADD_FAILURE() << "units are left: " << ::testing::PrintToString(left());
     for (const std::string& unit : left()) (void)run_command({"systemctl", "stop", unit});
   }
