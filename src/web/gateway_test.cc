@@ -31,6 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -634,6 +635,87 @@ TEST_F(AGateway, AnswersWhereSomethingIsAlwaysOnItsWayFromASlowDaemon) {
     wait_for([&, before = crossings] { return crossings >= before + 2; });
     EXPECT_EQ(ask("/api/quests/status").status, 200);
   }
+}
+
+/// Which takes 5 ms for an event, and does not answer a question about more than a hundred.
+class AGatewayOfASlowDaemon : public AGateway {
+ protected:
+  static constexpr std::uint32_t kMost = 100;
+
+  void SetUp() override {
+    testing::OnAPrivateBus::SetUp();
+    if (IsSkipped()) return;
+    slow_ = bus::Connection::open(bus::BusKind::kUser).value();
+    ASSERT_TRUE(slow_->attach(loop_, [] {}));
+    auto served = slow_->serve(names::kManagerPath, [this](const bus::Message& call) {
+      bus::Message question = bus::Message::share(call.raw());
+      bus::Message reply = bus::Connection::new_reply(call);
+      if (call.member() == "GetAll") {
+        reply.append(bus::Dict{});
+      } else if (call.member() == "ListEvents") {
+        const auto filter = question.read_dict().value();
+        const auto limit = *bus::find(filter, "Limit")->get_if<std::uint32_t>();
+        asked_.push_back(limit);
+        if (limit > kMost) return;
+        const auto end = happened_.rbegin() + std::min<std::ptrdiff_t>(limit, std::ssize(happened_));
+        reply.append(std::vector<bus::Dict>(happened_.rbegin(), end));
+        late_ = std::move(reply);
+        return loop::Loop::set_timer(answer_, add_span(loop_.now().monotonic, limit * 5ms));
+      } else {
+        reply.append(std::vector<bus::Dict>{});
+      }
+      slow_->send(std::move(reply));
+    });
+    ASSERT_TRUE(served);
+    served_ = std::move(*served);
+    auto answer = loop_.add_timer(loop::Priority::kBus, "a slow answer",
+                                  [this](const Now&) { slow_->send(std::move(*std::exchange(late_, std::nullopt))); });
+    ASSERT_TRUE(answer);
+    answer_ = std::move(*answer);
+    take_name(*slow_);
+    happen(500);
+    patience_ = 500ms;
+    start_gateway();
+    wait_for([&] { return live_->is_there(); });
+  }
+  void happen(int count) {
+    for (; count > 0; --count) {
+      const std::uint64_t number = happened_.size();
+      happened_.push_back({{"event_id", {std::to_string(number)}}, {"occurred_at", {1'000'000 + number}}});
+    }
+  }
+  /// The numbers of the events that are known, which are to be the newest without a gap.
+  void expect_newest(std::size_t count) {
+    ASSERT_EQ(live_->events().size(), count);
+    for (std::size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(live_->events()[i]->event_id, std::to_string(happened_.size() - 1 - i));
+    }
+  }
+
+  std::unique_ptr<bus::Connection> slow_;
+  bus::Slot served_;
+  loop::Source answer_;
+  std::optional<bus::Message> late_;
+  std::vector<bus::Dict> happened_;  ///< oldest first
+  std::vector<std::uint32_t> asked_;
+};
+
+TEST_F(AGatewayOfASlowDaemon, AsksForFewerEventsUntilItAnswers) {
+  EXPECT_EQ(ask("/healthz").status, 200);
+  EXPECT_THAT(asked_, ElementsAre(1000, 250, 62));
+  expect_newest(62);
+}
+
+TEST_F(AGatewayOfASlowDaemon, LeavesWhatWasBeforeToTheLedgerRatherThanAGap) {
+  happen(3);
+  Stream stream = open_stream();  // Who listens has it asked for news.
+  wait_for([&] { return live_->events().size() == 65; });
+  expect_newest(65);
+
+  happen(200);
+
+  wait_for([&] { return live_->events().front()->event_id == "702"; });
+  expect_newest(62);
 }
 
 TEST_F(AGateway, FindsTheBusAgainWhenThatWasRestarted) {

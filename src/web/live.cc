@@ -21,8 +21,11 @@ constexpr char kProperties[] = "org.freedesktop.DBus.Properties";
 
 /// Of the first look; those who want more look into the ledger.
 constexpr std::uint32_t kFirstEvents = 1000;
-/// Of the next ones. Not those since some moment: a clock may have been set back since.
-constexpr std::uint32_t kNextEvents = 256;
+/// Of the next ones: twice as many as were new the last time, so that there is an event that is known among them. Not
+/// those since some moment: a clock may have been set back since.
+constexpr std::uint32_t kNextEvents = 32, kNextEventsInABurst = 256;
+/// Of a daemon that is too slow for more in time.
+constexpr std::uint32_t kFewestEvents = 16;
 /// What has changed is asked for at most so often.
 constexpr Span kShortest = std::chrono::milliseconds{250};
 /// What has come or changed its state is told at most so often.
@@ -119,7 +122,7 @@ void Live::forget() {
   events_.clear();
   event_ids_.clear();
   event_order_.clear();
-  events_limit_ = 0;
+  next_events_ = kFirstEvents;
   rows_.clear();
   news_.clear();
   run_of_id_.clear();
@@ -227,7 +230,7 @@ void Live::on_counts(Dict counts) {
 void Live::ask_events() {
   if (std::exchange(events_asked_, true)) return;
   events_dirty_ = false;
-  const std::uint32_t limit = std::max(events_loaded_ ? kNextEvents : kFirstEvents, events_limit_);
+  const std::uint32_t limit = std::min(next_events_, events_at_most_);
   const Dict filter{{"Limit", {limit}}};
   auto call = new_call(names::kManagerInterface, "ListEvents");
   call.append(filter);
@@ -236,16 +239,24 @@ void Live::ask_events() {
       [this, epoch = epoch_, at = loop_.now().monotonic, limit](Reply reply) {
         if (epoch != epoch_) return;
         events_asked_ = false;
-        if (const auto* error = std::get_if<RemoteError>(&reply)) return fail(*error);
+        if (const auto* error = std::get_if<RemoteError>(&reply)) {
+          // It answers, but not so many events in time: nor would it the next time.
+          if (!status_asked_) events_at_most_ = std::max(limit / 4, kFewestEvents);
+          return fail(*error);
+        }
         auto events = std::get<Message>(reply).read_dicts();
         if (!events) return fail({"", events.error().message});
-        const bool gap = events_loaded_ && events->size() == limit && limit < kMostEvents &&
-                         std::none_of(events->begin(), events->end(), [this](const Dict& event) {
-                           return event_ids_.contains(cli::text_of(event, "event_id"));
-                         });
-        // Between these and those that are known there may be others, which come first.
-        events_limit_ = gap ? std::min(4 * limit, static_cast<std::uint32_t>(kMostEvents)) : 0;
-        if (gap) return ask_events();
+        if (loop_.now().monotonic - at < patience_ / 8) events_at_most_ = std::min(2 * events_at_most_, kMostEvents);
+        const auto fresh = std::count_if(events->begin(), events->end(), [this](const Dict& event) {
+          return !event_ids_.contains(cli::text_of(event, "event_id"));
+        });
+        if (events_loaded_ && static_cast<std::uint32_t>(fresh) == limit && limit < kMostEvents) {
+          // Between these and those that are known there may be others, which come first.
+          next_events_ = std::min(4 * limit, kMostEvents);
+          if (limit < events_at_most_) return ask_events();
+          events_.clear();  // It can't tell those in time: they are in the ledger, with all that was before.
+        }
+        next_events_ = std::clamp(2 * static_cast<std::uint32_t>(fresh), kNextEvents, kNextEventsInABurst);
         events_at_ = at;
         ++events_answers_;
         on_events(std::move(*events));

@@ -44,7 +44,7 @@ class Live {
   /// The daemon answers within this time, or it is away.
   static constexpr Span kPatience = std::chrono::seconds{5};
   /// As many events are remembered; what is older is in the ledger.
-  static constexpr std::size_t kMostEvents = 5000;
+  static constexpr std::uint32_t kMostEvents = 5000;
 
   Live(loop::Loop& loop, bus::BusKind kind, Span patience = kPatience);
   ~Live();
@@ -131,8 +131,9 @@ class Live {
   bus::Dict counts_;
   std::deque<SharedEvent> events_;
   std::set<std::string> event_ids_;
-  std::deque<std::string> event_order_;  ///< the same, as they came
-  std::uint32_t events_limit_ = 0;       ///< asked for next where the usual number left a gap
+  std::deque<std::string> event_order_;         ///< the same, as they came
+  std::uint32_t next_events_ = 0;               ///< so many are asked for next, but
+  std::uint32_t events_at_most_ = kMostEvents;  ///< as many as the daemon has told in time
   std::map<std::string, Row> rows_;
   std::map<std::string, std::string> run_of_id_;
   std::set<std::string> news_;  ///< run ids of rows that are new or changed, and not told yet
