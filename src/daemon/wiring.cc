@@ -311,20 +311,14 @@ Result<void> Daemon::open_ledger() {
   return {};
 }
 
-/// Piece by piece: all of them at once take several times what the history makes of them.
+/// All or nothing.
 Result<void> Daemon::remember_events() {
-  constexpr std::size_t kPiece = 250;
+  supervise::EventHistory history;
   ledger::LedgerReader reader(settings_.ledger.path);
-  const auto newest = reader.read_newest_seq();
-  if (!newest) return Error(newest.error());
-  std::int64_t after = std::max<std::int64_t>(0, *newest - std::int64_t{supervise::EventHistory::kCapacity});
-  for (;;) {
-    const auto piece = reader.read_outbox(after, kPiece);
-    if (!piece) return Error(piece.error());
-    if (piece->up_to == after) return {};
-    for (const auto& [seq, event] : piece->events) history_.add(event);
-    after = piece->up_to;
-  }
+  auto read = reader.visit_newest(supervise::EventHistory::kCapacity,
+                                  [&](const supervise::EventRecord& event) { history.add(event); });
+  if (read) history_ = std::move(history);
+  return read;
 }
 
 void Daemon::on_ledger_changed() {

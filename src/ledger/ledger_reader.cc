@@ -133,6 +133,21 @@ Result<std::vector<EventRecord>> LedgerReader::read_events(const EventQuery& que
   return events;
 }
 
+Result<void> LedgerReader::visit_newest(std::size_t count, const std::function<void(const EventRecord&)>& take) {
+  auto database = connection();
+  if (!database) return std::move(database).error();
+  // Rows are counted: their numbers have gaps, where some were pruned or came twice.
+  auto statement = (*database)->prepare(
+      std::string("SELECT ") + kEventColumns +
+      " FROM watchdog_events WHERE seq > coalesce((SELECT seq FROM watchdog_events ORDER BY seq DESC "
+      "LIMIT 1 OFFSET ?1), 0) ORDER BY seq");
+  if (!statement) return std::move(statement).error();
+  statement->bind(1, sql_limit(count));
+  return for_each_row(*statement, [&](const Statement& row) {
+    if (const auto event = to_event(row)) take(*event);
+  });
+}
+
 Result<std::vector<KillCount>> LedgerReader::count_kills(WallTime since) {
   auto database = connection();
   if (!database) return std::move(database).error();

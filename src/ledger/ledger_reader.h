@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -83,6 +84,9 @@ class LedgerReader {
   void set_time_limit(Span limit) { time_limit_ = limit; }
 
   Result<std::vector<supervise::EventRecord>> read_events(const EventQuery& query);  ///< newest first
+  /// The newest `count` in the order in which they were written, one by one. What was visited before a failure is no
+  /// part that makes sense: the newest ones are missing.
+  Result<void> visit_newest(std::size_t count, const std::function<void(const supervise::EventRecord&)>& take);
   /// Oldest first.
   Result<std::vector<KillCount>> count_kills(WallTime since);
   /// What follows `after`, in the order in which it was written: for who keeps a copy.

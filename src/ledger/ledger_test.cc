@@ -307,6 +307,26 @@ TEST_F(ALedger, KeepsTheOrderInWhichEntriesCame) {
   EXPECT_EQ(reader.read_newest_seq().value_or(0), rest->back().seq);
 }
 
+TEST_F(ALedger, HasAsManyNewestEventsAsAreAskedForHoweverTheirNumbersAre) {
+  const auto ledger = open();
+  for (int i = 0; i < 30; ++i) {
+    for (int time = 0; time < 3; ++time) ledger->write(event_at(std::to_string(i), -i));  // Each is one event.
+  }
+  ASSERT_TRUE(becomes_durable(*ledger));
+  LedgerReader reader(options_.path);
+  ASSERT_GT(reader.read_newest_seq().value_or(0), 60) << "there are no gaps";
+  const auto newest = [&](std::size_t count) {
+    std::string told;
+    EXPECT_TRUE(reader.visit_newest(count, [&](const EventRecord& event) { told += event.event_id + " "; }));
+    return told;
+  };
+
+  EXPECT_EQ(newest(5), "25 26 27 28 29 ");
+  EXPECT_THAT(newest(29), ::testing::StartsWith("1 2 3 "));
+  EXPECT_THAT(newest(30), ::testing::StartsWith("0 1 2 "));
+  EXPECT_THAT(newest(10'000), ::testing::StartsWith("0 1 2 "));
+}
+
 TEST_F(ALedger, IsReadAgainAfterARestart) {
   {
     const auto ledger = open();
