@@ -7,43 +7,23 @@
 namespace aw::supervise {
 namespace {
 
-/// All fields, in the order of the bytes.
-void visit_all(auto& e, auto& v) {
-  v(e.registered_as);  // packed_id() reads it.
-  v(e.event_id);
-  v(e.occurred_at);
-  v(e.host);
-  v(e.boot_id);
-  v(e.run_id);
-  v(e.kind);
-  v(e.reason);
-  v(e.unit);
-  v(e.pid);
-  v(e.comm);
-  v(e.cmdline);
-  v(e.uid);
-  v(e.memory);
-  v(e.memory_peak);
-  v(e.memory_limit);
-  v(e.duration);
-  v(e.wall_clock_limit);
-  v(e.cpu);
-  v(e.signal);
-  v(e.escalated);
-  v(e.exit_code);
-  v(e.exit_signal);
-  v(e.leftover_memory);
-  v(e.processes);
-  v(e.details);
+void visit_each(auto& v, auto&... fields) { (v(fields), ...); }
+
+/// All fields, in the order of the bytes. The record is taken apart by their number, so that nobody adds one to it and
+/// forgets it here.
+void visit_all(auto& event, auto& v) {
+  auto& [event_id, occurred_at, host, boot_id, run_id, registered_as, kind, reason, unit, pid, comm, cmdline, uid,
+         memory, memory_peak, memory_limit, duration, wall_clock_limit, cpu, signal, escalated, exit_code, exit_signal,
+         leftover_memory, processes, details] = event;
+  visit_each(v, registered_as,  // packed_id() reads it.
+             event_id, occurred_at, host, boot_id, run_id, kind, reason, unit, pid, comm, cmdline, uid, memory,
+             memory_peak, memory_limit, duration, wall_clock_limit, cpu, signal, escalated, exit_code, exit_signal,
+             leftover_memory, processes, details);
 }
 
-void visit_all_of_process(auto& p, auto& v) {
-  v(p.pid);
-  v(p.parent);
-  v(p.comm);
-  v(p.resident);
-  v(p.cmdline);
-  v(p.cpu);
+void visit_all_of_process(auto& process, auto& v) {
+  auto& [pid, parent, comm, resident, cmdline, cpu] = process;
+  visit_each(v, pid, parent, comm, resident, cmdline, cpu);
 }
 
 template <class T>
