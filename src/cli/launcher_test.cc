@@ -216,13 +216,17 @@ class ALauncher : public ::testing::Test {
       ::kill(pid, SIGKILL);
       ::waitpid(pid, nullptr, 0);
     }
+    std::filesystem::remove(bus_socket());
+  }
+
+  static std::filesystem::path bus_socket() {
+    return std::filesystem::temp_directory_path() / ("aw-launcher-bus-" + std::to_string(::getpid()));
   }
 
   /// Always at the same place, as the system's.
   bool start_bus() {
-    const auto socket = std::filesystem::temp_directory_path() / ("aw-launcher-bus-" + std::to_string(::getpid()));
-    std::filesystem::remove(socket);
-    const std::string where = "unix:path=" + socket.string();
+    std::filesystem::remove(bus_socket());
+    const std::string where = "unix:path=" + bus_socket().string();
     Pipe address;
     address.open();
     spawn(bus_, [&] {

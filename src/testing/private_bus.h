@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "base/assert.h"
 #include "base/unique_fd.h"
@@ -84,6 +85,14 @@ class OnAPrivateBus : public ::testing::Test {
   void stop_bus() const {
     ::kill(bus_pid_, SIGKILL);
     ::waitpid(bus_pid_, nullptr, 0);
+    const std::string path = socket_path();
+    if (!path.empty()) ::unlink(path.c_str());  // It had no time to do so itself.
+  }
+  /// Of "unix:path=/tmp/dbus-...,guid=..."; empty if it is no file.
+  std::string socket_path() const {
+    constexpr std::string_view kPath = "unix:path=";
+    if (!address_.starts_with(kPath)) return "";
+    return address_.substr(kPath.size(), address_.find(',') - kPath.size());
   }
 
   BusLimits limits_;
